@@ -1,0 +1,47 @@
+"""kzoo: from an architecture's name, or a folder of photos, to a small int8 model measured on your device.
+
+The public functions are imported at first use: ``import kzoo`` loads neither Keras nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kzoo.data.load import load_data
+    from kzoo.learn.finetune import finetune
+    from kzoo.lite.check import check
+    from kzoo.lite.convert import convert
+    from kzoo.lite.quantize import quantize
+    from kzoo.measure.profile import profile
+    from kzoo.registry import list_models
+    from kzoo.runs.steps import run
+    from kzoo.zoo.build import build
+
+__version__ = "0.1.0"
+
+_API = {
+    "build": "kzoo.zoo.build",
+    "list_models": "kzoo.registry",
+    "load_data": "kzoo.data.load",
+    "finetune": "kzoo.learn.finetune",
+    "convert": "kzoo.lite.convert",
+    "quantize": "kzoo.lite.quantize",
+    "check": "kzoo.lite.check",
+    "profile": "kzoo.measure.profile",
+    "run": "kzoo.runs.steps",
+}
+
+__all__ = sorted(_API)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _API:
+        raise AttributeError(f"module 'kzoo' has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(_API[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_API})

@@ -1,0 +1,43 @@
+"""The errors a user can cause. Each carries the exit code that the command line ends with.
+
+A message says what was given, what was expected, and what to type instead. Standard library only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KzooError(Exception):
+    """A failure that is explained by its message; the command line shows no traceback for it."""
+
+    exit_code = 1
+
+
+class GateError(KzooError):
+    """A gate the user set was not met (exit code 1)."""
+
+
+class UsageError(KzooError):
+    """A wrong argument, an unknown name, an output that exists (exit code 2)."""
+
+    exit_code = 2
+
+
+class MissingError(KzooError):
+    """A file, a package, a device or disk space is missing (exit code 3)."""
+
+    exit_code = 3
+
+
+class BadInputError(KzooError):
+    """A model or a dataset is damaged, unsafe or does not fit (exit code 4)."""
+
+    exit_code = 4
+
+
+def nearest(given: str, known: Iterable[str], count: int = 3) -> str:
+    """Returns ``"; did you mean a, b?"`` for the names closest to ``given``, or ``""``."""
+    close = difflib.get_close_matches(given, list(known), n=count, cutoff=0.5)
+    return f"; did you mean {', '.join(close)}?" if close else ""
