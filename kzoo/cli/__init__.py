@@ -1,0 +1,95 @@
+"""The command line: one click file per command, imported when that command is typed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from kzoo import __version__
+
+COMMANDS = {
+    "list": "What architectures exist.",
+    "info": "The card of an architecture.",
+    "build": "Build an architecture and write it as a .keras file.",
+    "data": "Validate, count and split a dataset, and build its store.",
+    "finetune": "Train a model on images.",
+    "convert": "Write a Keras model as a float .tflite.",
+    "quantize": "Write a Keras model as an int8 .tflite.",
+    "check": "Compare a .tflite with the Keras model it came from, on real images.",
+    "profile": "Measure the latency and memory of a .tflite.",
+    "run": "Run a whole pipeline from a config.",
+    "report": "Write the HTML report of a run again.",
+    "doctor": "What this machine can do, and what is missing.",
+}
+"""Each command's line in ``--help``; its module is ``kzoo.cli.<name>``, its function ``command``."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules, so that ``--help`` imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"kzoo.cli.{name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from kzoo.errors import nearest
+
+            raise click.UsageError(f"no command {args[0]!r}{nearest(args[0], COMMANDS)}", ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str):
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(n, help=h) for n, h in COMMANDS.items() if n.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="kzoo")
+def cli() -> None:
+    """From an architecture's name, or a folder of photos, to a small int8 model measured on your own device."""
+
+
+def main() -> None:
+    """The console script: a user's mistake ends with one message and its exit code, never a traceback."""
+    # TensorFlow and oneDNN write banners to stderr while they are imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    from kzoo.errors import KzooError, MissingError
+    from kzoo.files import disk_errors
+
+    try:
+        with disk_errors("the output"):
+            code = cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        _stop("stopped", 130)
+    except KeyboardInterrupt:
+        _stop("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KzooError as error:
+        _stop(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "kzoo":
+            raise
+        _stop(f"the package {error.name!r} is not installed; pip install it", MissingError.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(message: str, code: int) -> None:
+    click.echo(f"{click.style('kzoo:', fg='red', bold=True)} {message}", err=True)
+    sys.exit(code)

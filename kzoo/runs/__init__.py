@@ -1,0 +1,1 @@
+"""The whole pipeline: config, steps, run folder, ledger."""

@@ -1,0 +1,1 @@
+"""Architectures: blocks.py and one file per family; build.py makes a model of a name."""

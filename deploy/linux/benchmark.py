@@ -1,0 +1,325 @@
+"""Times one .tflite model on the machine it runs on, and prints one JSON object as its last line.
+
+    python3 benchmark.py MODEL --runtime ai-edge-litert --threads 2
+
+Self-contained: Python 3.9 or newer, NumPy and one runtime; it is copied to a device as it stands.
+Exit codes: 2 wrong use, 3 the model file or the runtime is missing, 4 the runtime refuses the
+model. A damaged model may end the process by a signal: run it in a process you can lose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import re
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+
+RUNTIMES = {
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "tensorflow": "tensorflow",
+}
+WARMUP_SECONDS = 0.3  # at least; two windows of a 0.1 ms model pass before the clock has risen
+WARMUP_LIMIT_SECONDS = 10.0
+WARMUP_LIMIT_RUNS = 20_000
+STEADY_TOLERANCE = 0.02
+MEMORY_RUNS = 10
+
+
+def main() -> None:
+    options = parse()
+    if not os.path.isfile(options.model):
+        fail(3, f"model file {options.model!r} does not exist")
+    import numpy  # before the clock starts: import_ms is the runtime's own
+
+    interpreter_class, import_ms = load_runtime(options.runtime)
+    measure = peak_memory if options.memory else latency
+    record = {
+        "runtime": options.runtime,
+        "runtime_version": version(options.runtime),
+        "threads": options.threads,
+        "python": sys.version.split()[0],
+        "numpy": numpy.__version__,
+    }
+    try:
+        record.update(measure(interpreter_class, options))
+    except Exception as error:
+        fail(4, f"{options.runtime} {record['runtime_version']} refuses the model: {error}")
+    if not options.memory:
+        record["import_ms"] = import_ms
+    print(json.dumps(record), flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", metavar="MODEL", help="a .tflite file")
+    parser.add_argument("--runtime", choices=list(RUNTIMES), default="ai-edge-litert")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--min-runs", type=int, default=100, help="timed runs, at least")
+    parser.add_argument("--min-seconds", type=float, default=1.0, help="timed seconds, at least")
+    parser.add_argument("--max-seconds", type=float, default=60.0, help="stop timing, whatever")
+    parser.add_argument("--max-runs", type=int, default=100_000, help="stop timing, whatever")
+    parser.add_argument("--memory", action="store_true", help="peak memory instead of times")
+    parser.add_argument("--seed", type=int, default=0, help="of the random input")
+    options = parser.parse_args()
+    if options.threads < 1:
+        parser.error(f"--threads is at least 1, not {options.threads}")
+    return options
+
+
+def fail(code: int, message: str) -> None:
+    """Ends the process with one line on stderr."""
+    line = " ".join(message.split())
+    print(f"error: {line[:400]}{'...' if len(line) > 400 else ''}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def load_runtime(name: str) -> tuple:
+    """Returns the runtime's Interpreter class and the milliseconds its import took."""
+    warnings.simplefilter("ignore")  # TensorFlow announces the end of tf.lite.Interpreter
+    start = time.perf_counter_ns()
+    try:
+        module = importlib.import_module(RUNTIMES[name])
+        found = module.lite.Interpreter if name == "tensorflow" else module.Interpreter
+    except Exception as error:  # tflite-runtime under NumPy 2 fails by AttributeError, too
+        fail(3, f"the runtime {name} cannot be imported here: {error}; pip install {name}")
+    return found, milliseconds(start)
+
+
+def version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu, a build from source
+        module = sys.modules[RUNTIMES[distribution].split(".")[0]]
+        return getattr(module, "__version__", "unknown")
+
+
+def latency(interpreter_class: type, options: argparse.Namespace) -> dict:
+    """Init, first inference, warm-up until steady, then every timed ``invoke()`` in nanoseconds."""
+    content = read(options.model)
+    with captured_stderr() as log:
+        start = time.perf_counter_ns()
+        interpreter = interpreter_class(model_content=content, num_threads=options.threads)
+        interpreter.allocate_tensors()
+        init_ms = milliseconds(start)
+    described = fill_inputs(interpreter, options.seed)
+    gc.disable()
+    start = time.perf_counter_ns()
+    interpreter.invoke()
+    first_ms = milliseconds(start)
+    limit = min(WARMUP_LIMIT_SECONDS, options.max_seconds)
+    warmup_ns, window, steady = warm_up(interpreter.invoke, limit)
+    samples_ns, stopped_by = timed(interpreter.invoke, options)
+    delegate, share = delegated(interpreter, "".join(log))
+    return {
+        "model_sha256": hashlib.sha256(content).hexdigest(),
+        "model_bytes": len(content),
+        "init_ms": init_ms,
+        "first_ms": first_ms,
+        "warmup_ns": warmup_ns,
+        "warmup_runs": len(warmup_ns),
+        "window": window,
+        "steady": steady,
+        "samples_ns": samples_ns,
+        "stopped_by": stopped_by,
+        "input": described,
+        "inputs": details(interpreter.get_input_details()),
+        "outputs": details(interpreter.get_output_details()),
+        "delegate": delegate,
+        "delegated_share": share,
+    }
+
+
+def warm_up(invoke: object, limit_seconds: float) -> tuple:
+    """Runs until the medians of two consecutive windows differ by less than 2 %.
+
+    Returns every warm-up run in nanoseconds, the window's length in runs, and whether it got steady
+    before ``limit_seconds`` or WARMUP_LIMIT_RUNS. A window is 20 runs, or 5 of a model over 50 ms.
+    """
+    runs, spent, window, medians = [], 0, 20, []
+    while spent < limit_seconds * 1e9 and len(runs) < WARMUP_LIMIT_RUNS:
+        start = time.perf_counter_ns()
+        invoke()
+        runs.append(time.perf_counter_ns() - start)
+        spent += runs[-1]
+        if len(runs) == 1 and runs[0] > 50e6:
+            window = 5
+        if len(runs) % window == 0:
+            medians.append(statistics.median(runs[-window:]))
+            close = len(medians) > 1 and agree(medians[-2], medians[-1])
+            if close and spent >= WARMUP_SECONDS * 1e9:
+                return runs, window, True
+    return runs, window, False
+
+
+def agree(before: float, after: float) -> bool:
+    return abs(after - before) < STEADY_TOLERANCE * before
+
+
+def timed(invoke: object, options: argparse.Namespace) -> tuple:
+    """Every timed run in nanoseconds, and why it stopped: minimum, max-seconds or max-runs."""
+    clock = time.perf_counter_ns
+    samples, total = [], 0
+    while True:
+        start = clock()
+        invoke()
+        elapsed = clock() - start
+        samples.append(elapsed)
+        total += elapsed
+        if len(samples) >= options.min_runs and total >= options.min_seconds * 1e9:
+            return samples, "minimum"
+        if total >= options.max_seconds * 1e9:
+            return samples, "max-seconds"
+        if len(samples) >= options.max_runs:
+            return samples, "max-runs"
+
+
+def peak_memory(interpreter_class: type, options: argparse.Namespace) -> dict:
+    """Peak resident bytes after init and 10 runs, and resident bytes right after the import."""
+    source = reset_peak()
+    baseline = peak_bytes(source)
+    content = read(options.model)
+    interpreter = interpreter_class(model_content=content, num_threads=options.threads)
+    interpreter.allocate_tensors()
+    described = fill_inputs(interpreter, options.seed)
+    for _ in range(MEMORY_RUNS):
+        interpreter.invoke()
+    return {
+        "model_sha256": hashlib.sha256(content).hexdigest(),
+        "peak_bytes": peak_bytes(source),
+        "baseline_bytes": baseline,
+        "source": source,
+        "input": described,
+    }
+
+
+def reset_peak() -> str:
+    """Sets the kernel's high-water mark to what is resident now, and names the source to read.
+
+    Without it the import's own peak hides the needs of a small model.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    try:
+        peak_bytes("VmHWM")
+        return "VmHWM"
+    except (OSError, StopIteration):
+        return "ru_maxrss"
+
+
+def peak_bytes(source: str) -> int:
+    if source == "VmHWM":
+        with open("/proc/self/status") as file:
+            return int(next(line for line in file if line.startswith("VmHWM")).split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def read(path: str) -> bytes:
+    # Bytes, never the path: loading by path crashes or hangs on truncated files, bytes are refused.
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def fill_inputs(interpreter: object, seed: int) -> str:
+    """Sets every input, once, and returns what was put in."""
+    import numpy
+
+    random = numpy.random.default_rng(seed)
+    said = []
+    for tensor in interpreter.get_input_details():
+        shape, dtype = tensor["shape"], numpy.dtype(tensor["dtype"])
+        if dtype in (numpy.uint8, numpy.int8, numpy.int16):
+            bounds = numpy.iinfo(dtype)
+            values = random.integers(bounds.min, bounds.max, shape, dtype, endpoint=True)
+            said.append(f"random pixels, seed {seed}, {dtype} over its full range")
+        elif dtype.kind == "f":
+            values = random.uniform(0, 255, shape).astype(dtype)
+            said.append(f"random pixels, seed {seed}, {dtype} in [0, 255]")
+        else:  # indices and flags: a random one may point outside of a table
+            values = numpy.zeros(shape, dtype)
+            said.append(f"zeros, {dtype}")
+        interpreter.set_tensor(tensor["index"], values)
+    return "; ".join(said)
+
+
+def details(tensors: list) -> list:
+    import numpy
+
+    return [
+        {
+            "name": tensor["name"],
+            "shape": [int(size) for size in tensor["shape"]],
+            "dtype": str(numpy.dtype(tensor["dtype"])),
+        }
+        for tensor in tensors
+    ]
+
+
+def delegated(interpreter: object, log: str) -> tuple:
+    """The delegate's name and the share of the model's nodes it took.
+
+    The name is the runtime's own log line; the nodes are those between the inputs and the outputs
+    of each DELEGATE node. ``("unknown", None)`` where the runtime does not tell.
+    """
+    try:
+        nodes = interpreter._get_ops_details()
+    except Exception:
+        return "unknown", None
+    own = [node for node in nodes if node["op_name"] != "DELEGATE"]
+    partitions = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    if not partitions:
+        return "none", 0.0
+    producer = {int(out): node for node in own for out in node["outputs"]}
+    taken = set()
+    for partition in partitions:
+        outside = {int(tensor) for tensor in partition["inputs"]}
+        pending = [int(tensor) for tensor in partition["outputs"]]
+        while pending:
+            tensor = pending.pop()
+            node = producer.get(tensor)
+            if tensor not in outside and node is not None and node["index"] not in taken:
+                taken.add(node["index"])
+                pending.extend(int(each) for each in node["inputs"])
+    named = re.search(r"Created TensorFlow Lite (.+?) delegate", log)
+    share = round(len(taken) / len(own), 4) if own else None
+    return (named.group(1) if named else "unknown"), share
+
+
+@contextlib.contextmanager
+def captured_stderr() -> object:
+    """Gives a list that holds, after the block, what was written to stderr at C level in it."""
+    log: list = []
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield log
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+            log.append(text)
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def milliseconds(start_ns: int) -> float:
+    return (time.perf_counter_ns() - start_ns) / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""A model and a dataset that fit each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from kzoo.data.dataset import Dataset
+from kzoo.data.load import load_data
+from kzoo.errors import BadInputError
+
+
+def matching_data(
+    image: Sequence[int],
+    classes: int,
+    data: Dataset | str | os.PathLike,
+    names: Sequence[str] = (),
+    **options: object,
+) -> Dataset:
+    """Returns ``data``, loaded at the model's input size if it is a path.
+
+    Args:
+        image: the model's input, (h, w, c).
+        classes: the number of its outputs.
+        data: a dataset, or what `kzoo.load_data` takes.
+        names: the class names that the model was trained with, if it knows them.
+        options: further arguments of `kzoo.load_data` when ``data`` is a path.
+
+    Raises:
+        BadInputError: image size, channels, number or names of the classes differ.
+    """
+    height, width, channels = image
+    if not isinstance(data, Dataset):
+        data = load_data(data, size=(height, width), channels=channels, **options)
+    if data.images.shape[1:] != (height, width, channels):
+        raise BadInputError(
+            f"the model takes {height} x {width} x {channels} images, the dataset has "
+            f"{' x '.join(map(str, data.images.shape[1:]))}; load it with size=({height}, {width}), "
+            f"channels={channels}"
+        )
+    if classes != len(data.classes):
+        raise BadInputError(
+            f"the model has {classes} classes, {data.source} has {len(data.classes)} "
+            f"({', '.join(data.classes[:8])}{', ...' if len(data.classes) > 8 else ''}); "
+            f"build the model with --classes {len(data.classes)}"
+        )
+    if names and tuple(names) != data.classes:
+        differing = next((a, b) for a, b in zip(names, data.classes, strict=True) if a != b)
+        raise BadInputError(
+            f"the model was trained on other classes than {data.source} has: its output "
+            f"{differing[0]!r} meets the folder's {differing[1]!r}; rename the folders to match"
+        )
+    return data

@@ -1,0 +1,179 @@
+"""Is the exported file as good as the model it came from? On real images, by real kernels."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kzoo.child import ChildCrashed, call_shared
+from kzoo.data.dataset import Dataset
+from kzoo.errors import BadInputError, UsageError
+from kzoo.learn.evaluate import Evaluation, score, softmax
+from kzoo.learn.inputs import matching_data
+from kzoo.lite.convert import model_path, shown
+from kzoo.lite.inspect import Contents, inspect
+from kzoo.lite.interpret import lite_outputs
+from kzoo.progress import Progress, silent
+from kzoo.zoo.model_file import class_names
+
+if TYPE_CHECKING:
+    import keras
+
+FLOOR = 1 / 512
+"""Probabilities below half a step of a uint8 output are not told apart, in either model's log-loss."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A .tflite file beside the Keras model it came from, on the same images.
+
+    Attributes:
+        contents: what is inside the file.
+        against: the Keras model's name or path.
+        compared: "logits", or "log-probabilities" where the Keras model itself ends in a softmax.
+        max_logit_error, mean_logit_error: absolute differences.
+        logit_std: standard deviation of the Keras logits, to see them against.
+        agreement: share of images with the same most probable class.
+        keras, lite: accuracy and more of both.
+        failures: the gates that were not met, in words.
+        keras_probabilities, lite_probabilities: (n, classes) float32, in the order of ``indices``.
+        indices: which images of the dataset.
+    """
+
+    contents: Contents
+    against: str
+    compared: str
+    max_logit_error: float
+    mean_logit_error: float
+    logit_std: float
+    agreement: float
+    keras: Evaluation
+    lite: Evaluation
+    failures: list[str]
+    keras_probabilities: np.ndarray = field(repr=False)
+    lite_probabilities: np.ndarray = field(repr=False)
+    indices: np.ndarray = field(repr=False)
+
+    def to_dict(self) -> dict:
+        """The record as JSON values, without the arrays."""
+        arrays = ("keras_probabilities", "lite_probabilities", "indices")
+        return {key: value for key, value in asdict(self).items() if key not in arrays}
+
+
+def check(
+    file: str | os.PathLike,
+    *,
+    against: keras.Model | str | os.PathLike,
+    data: Dataset | str | os.PathLike,
+    split: str | None = None,
+    limit: int | None = None,
+    min_agreement: float | None = None,
+    max_drop: float | None = None,
+    max_float_ops: int | None = None,
+    data_options: Mapping[str, object] | None = None,
+    progress: Progress = silent,
+) -> Check:
+    """Compares a .tflite with the Keras model it was made from, on labelled images.
+
+    Args:
+        file: the ``.tflite``.
+        against: the Keras model.
+        data: a dataset or what `kzoo.load_data` takes.
+        split: "train", "validation" or "test"; by default test, or validation where there is no test.
+        limit: at most so many images, the first of the split.
+        min_agreement: a gate, share of equal top-1 in [0, 1].
+        max_drop: a gate, accuracy lost in percentage points.
+        max_float_ops: a gate, float islands in an integer file.
+        data_options: arguments of `kzoo.load_data` when ``data`` is a path.
+        progress: called at the stages of the work.
+
+    Raises:
+        MissingError, BadInputError, UsageError: as for `kzoo.convert`. A gate that is not met raises
+        nothing; it stands in ``failures``.
+    """
+    contents = inspect(file)
+    with model_path(against) as path:
+        net = call_shared("kzoo.lite.translate:describe", model=str(path))
+        options = {"progress": progress, **(data_options or {})}
+        data = matching_data(net["input"], net["classes"], data, class_names(path), **options)
+        if tuple(contents.input["shape"][1:]) != tuple(net["input"]):
+            raise BadInputError(
+                f"{file} takes {contents.input['shape'][1:]} images, {shown(against)} {net['input']}: "
+                "it was not made from this model"
+            )
+        split = split or data.evaluation_split
+        if split not in data.splits or not len(data.splits[split]):
+            raise UsageError(f"the dataset has no split {split!r} with images in it")
+        indices = data.splits[split][:limit]
+        progress("check", 0, 2)
+        expected, probabilities_only = _keras_outputs(path, against, data, indices)
+    progress("check", 1, 2)
+    found, logits = lite_outputs(file, data.images_file, indices)
+    progress("check", 2, 2)
+    if found.shape != expected.shape:
+        raise BadInputError(f"{file} gives {found.shape[1:]} outputs, {shown(against)} {expected.shape[1:]}")
+
+    gives_logits = logits is None and not _are_probabilities(found)
+    lite_probabilities = softmax(found) if gives_logits else found
+    keras_probabilities = expected if probabilities_only else softmax(expected)
+    if probabilities_only or (logits is None and not gives_logits):
+        compared = "log-probabilities"
+        pair = [np.log(np.maximum(p, FLOOR)) for p in (keras_probabilities, lite_probabilities)]
+    else:
+        compared, pair = "logits", [expected, found if logits is None else logits]
+    errors = np.abs(pair[0] - pair[1])
+    labels = data.labels[indices]
+    evaluations = [score(p, labels, split, FLOOR) for p in (keras_probabilities, lite_probabilities)]
+    agreement = float((pair[0].argmax(1) == lite_probabilities.argmax(1)).mean())
+    return Check(
+        contents=contents,
+        against=shown(against).strip("'"),
+        compared=compared,
+        max_logit_error=float(errors.max()),
+        mean_logit_error=float(errors.mean()),
+        logit_std=float(pair[0].std()),
+        agreement=agreement,
+        keras=evaluations[0],
+        lite=evaluations[1],
+        failures=_failures(agreement, evaluations, contents, min_agreement, max_drop, max_float_ops),
+        keras_probabilities=keras_probabilities,
+        lite_probabilities=lite_probabilities,
+        indices=indices,
+    )
+
+
+def _keras_outputs(path, against, data: Dataset, indices: np.ndarray) -> tuple[np.ndarray, bool]:
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        np.save(f"{folder}/indices.npy", indices)
+        try:
+            probabilities_only = call_shared(
+                "kzoo.lite.translate:predict",
+                model=str(path),
+                images_file=str(data.images_file),
+                folder=folder,
+            )
+        except ChildCrashed as crash:
+            raise BadInputError(f"{shown(against)} cannot be run: {crash}") from crash
+        return np.load(f"{folder}/keras.npy"), probabilities_only
+
+
+def _are_probabilities(values: np.ndarray) -> bool:
+    return bool((values >= 0).all() and np.abs(values.sum(axis=1) - 1).max() < 0.05)
+
+
+def _failures(agreement, evaluations, contents, min_agreement, max_drop, max_float_ops) -> list[str]:
+    failures = []
+    if min_agreement is not None and agreement < min_agreement:
+        failures.append(f"top-1 agreement {agreement:.4f} is below {min_agreement:g}")
+    drop = 100 * (evaluations[0].accuracy - evaluations[1].accuracy)
+    if max_drop is not None and drop > max_drop:
+        failures.append(f"accuracy drops by {drop:.2f} points, {max_drop:g} are allowed")
+    islands = contents.float_islands
+    if max_float_ops is not None and len(islands) > max_float_ops:
+        failures.append(f"{len(islands)} float operators, {max_float_ops} allowed: {', '.join(islands[:5])}")
+    return failures

@@ -1,0 +1,163 @@
+"""Keras to .tflite, by a frozen concrete function at batch 1, in a child process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kzoo.child import ChildCrashed, call_shared
+from kzoo.errors import BadInputError, UsageError, nearest
+from kzoo.files import atomic, existing, new_output
+from kzoo.lite.inspect import Contents, inspect
+from kzoo.lite.interpret import lite_outputs
+from kzoo.progress import Progress, silent
+from kzoo.zoo.model_file import class_names, functional, save_model
+
+if TYPE_CHECKING:
+    import keras
+
+IO = ("uint8", "float32")
+TOLERANCE = 1e-3
+"""Largest logit error of a float file, in standard deviations of the logits; 1e-6 is usual."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A .tflite file that was written, invoked and compared.
+
+    Attributes:
+        output: its path.
+        quantization: "float32" or "int8".
+        contents: what is inside, see `kzoo.lite.inspect.Contents`.
+        max_logit_error: largest difference to the Keras model's logits on ``compared`` images, divided
+            by the logits' standard deviation.
+        agreement: share of those images with the same most probable class.
+        compared: how many images, and which: random pixels, or calibration images.
+        seconds: conversion alone, without start-up of the child.
+    """
+
+    output: str
+    quantization: str
+    contents: Contents
+    max_logit_error: float
+    agreement: float
+    compared: str
+    seconds: float
+
+    def to_dict(self) -> dict:
+        """The record as JSON values."""
+        return asdict(self)
+
+
+def convert(
+    model: keras.Model | str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    io: str = "uint8",
+    head: str = "probabilities",
+    force: bool = False,
+    progress: Progress = silent,
+) -> Conversion:
+    """Writes a Keras model as a float32 .tflite that takes pixels.
+
+    Args:
+        model: functional, pixels (n, h, w, c) in [0, 255] -> logits or probabilities (n, classes).
+        output: the ``.tflite`` file.
+        io: dtype of the input pixels, "uint8" (as a camera gives them) or "float32". The output of a
+            float file is float32.
+        head: "probabilities" (a softmax is added behind logits) or "logits".
+        force: overwrite.
+        progress: called at the stages of the work.
+
+    Raises:
+        UsageError: wrong argument, or the output exists.
+        MissingError: a file or disk space is missing.
+        BadInputError: the model cannot be loaded or converted, or the file does not compute what the
+            model does.
+    """
+    return write_lite(model, output, "float32", io, head, None, force, progress)
+
+
+def write_lite(model, output, quantization, io, head, calibration, force, progress) -> Conversion:
+    """The common path of `convert` and `kzoo.lite.quantize.quantize`: child, compare, rename."""
+    output = new_output(output, force=force)
+    if output.suffix != ".tflite":
+        raise UsageError(f"the output's name ends in .tflite; {str(output)!r} was given")
+    if io not in IO:
+        raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
+    if head not in ("probabilities", "logits"):
+        raise UsageError(f"head {head!r} is neither probabilities nor logits")
+    name = f"convert to {quantization}"
+    progress(name, 0, 3)
+    with model_path(model) as path, atomic(output) as temporary, tempfile.TemporaryDirectory() as work:
+        if calibration is not None:
+            np.save(f"{work}/calibration.npy", calibration)
+        try:
+            made = call_shared(
+                "kzoo.lite.translate:translate",
+                model=str(path),
+                output=str(temporary),
+                quantization=quantization,
+                io=io,
+                head=head,
+                classes=class_names(path),
+                work=work,
+            )
+        except ChildCrashed as crash:
+            raise BadInputError(f"{shown(model)} cannot be converted: {crash}") from crash
+        progress(name, 1, 3)
+        compared = _compare(temporary, work, made, quantization)
+        progress(name, 2, 3)
+        contents = inspect(temporary)
+    progress(name, 3, 3)
+    return Conversion(
+        output=str(output),
+        quantization=quantization,
+        contents=Contents(**{**contents.to_dict(), "file": str(output)}),
+        seconds=made["seconds"],
+        **compared,
+    )
+
+
+def shown(model) -> str:
+    """A model's name in messages."""
+    return repr(str(model)) if isinstance(model, (str, os.PathLike)) else model.name
+
+
+@contextmanager
+def model_path(model: keras.Model | str | os.PathLike):
+    """The path of a model; one in memory is saved for the time of the block."""
+    if isinstance(model, (str, os.PathLike)):
+        yield existing(model, "the model")
+        return
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        yield save_model(functional(model), Path(folder, "model.keras"))
+
+
+def _compare(file: Path, work: str, made: dict, quantization: str) -> dict:
+    """Runs the new file in a fresh child on the images that the converter ran Keras on."""
+    expected = np.load(f"{work}/expected.npy")
+    found, logits = lite_outputs(file, f"{work}/images.npy", np.arange(len(expected)))
+    if made["probabilities_only"]:
+        expected, logits = (np.log(np.maximum(values, 1e-7)) for values in (expected, found))
+    elif logits is None:
+        logits = found
+    if not np.isfinite(logits).all():
+        raise BadInputError("the converted file gives NaN or infinity; has the model NaN in its weights?")
+    error = float(np.abs(logits - expected).max() / max(expected.std(), 1e-6))
+    if quantization == "float32" and error > TOLERANCE:
+        raise BadInputError(
+            f"the converted file differs from the model: {error:.2g} standard deviations of the logits "
+            f"at most, {TOLERANCE:g} allowed; nothing was written"
+        )
+    return {
+        "max_logit_error": error,
+        "agreement": float((logits.argmax(1) == expected.argmax(1)).mean()),
+        "compared": made["compared"],
+    }

@@ -1,0 +1,156 @@
+"""What is inside a .tflite file: operators by type and dtype, float islands, where the bytes are."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kzoo.child import blame, call
+from kzoo.files import existing, gzip_size, sha256
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What `inspect` found.
+
+    Attributes:
+        file, sha256: which file.
+        bytes, gzip_bytes: its size, raw and under gzip -9.
+        input, output: ``{"name", "shape", "dtype", "scale", "zero_point"}``.
+        operators: how many of each "NAME dtype", the dtype being that of its first output.
+        float_islands: operators that compute in float32 inside a file with integer ones: "NAME in
+            layer". Quantizing a float input and dequantizing the last output are not islands.
+        bytes_by_kind: bytes of "weights int8", "bias int32", ...; "structure" is all that is no tensor.
+        notes: what kzoo wrote into the file: classes, origin, normalization.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    gzip_bytes: int
+    input: dict
+    output: dict
+    operators: dict[str, int]
+    float_islands: list[str]
+    bytes_by_kind: dict[str, int]
+    notes: dict
+
+    def to_dict(self) -> dict:
+        """The record as JSON values."""
+        return asdict(self)
+
+
+def inspect(file: str | os.PathLike) -> Contents:
+    """Looks into a .tflite file, in a child process.
+
+    Raises:
+        MissingError: it does not exist.
+        BadInputError: it is no .tflite, or damaged.
+    """
+    existing(file, "the model")
+    with blame(f"{file} cannot be read"):
+        return Contents(**call("kzoo.lite.inspect:read", file=str(file)))
+
+
+def read(file: str) -> dict:
+    """In the child: the fields of `Contents`."""
+    from kzoo.lite import flatbuffer
+
+    data = Path(file).read_bytes()
+    model = flatbuffer.parse(data)
+    graph = model.subgraphs[0]
+
+    def dtype(index: int) -> str:
+        return flatbuffer.DTYPES[graph.tensors[index].type]
+
+    operators = Counter(
+        f"{flatbuffer.operator(model, op)} {dtype(op.outputs[0])}" for op in graph.operators
+    )
+    return {
+        "file": file,
+        "sha256": sha256(file),
+        "bytes": len(data),
+        "gzip_bytes": gzip_size(data),
+        "input": _port(graph, graph.inputs[0]),
+        "output": _port(graph, graph.outputs[0]),
+        "operators": dict(sorted(operators.items())),
+        "float_islands": _float_islands(model),
+        "bytes_by_kind": _bytes_by_kind(model, len(data)),
+        "notes": flatbuffer.notes(model),
+    }
+
+
+def _port(graph, index: int) -> dict:
+    from kzoo.lite import flatbuffer
+
+    tensor = graph.tensors[index]
+    quantization = tensor.quantization
+    quantized = quantization is not None and quantization.scale is not None and len(quantization.scale)
+    return {
+        "name": tensor.name.decode(),
+        "shape": [int(size) for size in tensor.shape],
+        "dtype": flatbuffer.DTYPES[tensor.type],
+        "scale": float(quantization.scale[0]) if quantized else None,
+        "zero_point": int(quantization.zeroPoint[0]) if quantized else None,
+    }
+
+
+def _float_islands(model) -> list[str]:
+    """Float operators in a file that has integer convolutions or dense layers."""
+    from kzoo.lite import flatbuffer
+
+    graph = model.subgraphs[0]
+    dtypes = [flatbuffer.DTYPES[tensor.type] for tensor in graph.tensors]
+    kernels = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    quantized = any(
+        flatbuffer.operator(model, op) in kernels and dtypes[op.outputs[0]] in ("int8", "uint8", "int16")
+        for op in graph.operators
+    )
+    if not quantized:
+        return []
+    islands = []
+    for op in graph.operators:
+        name = flatbuffer.operator(model, op)
+        enters = name == "QUANTIZE" and op.inputs[0] in graph.inputs
+        leaves = name == "DEQUANTIZE" and op.outputs[0] in graph.outputs
+        used = [int(i) for i in (*op.inputs, *op.outputs) if i >= 0]
+        if not (enters or leaves) and any(dtypes[i] == "float32" for i in used):
+            islands.append(f"{name} in {keras_layer(graph.tensors[op.outputs[0]].name.decode())}")
+    return islands
+
+
+def keras_layer(tensor: str) -> str:
+    """The Keras layer of a tensor's name: ``net/stage1_1_conv/Conv2D;...`` -> ``stage1_1_conv``."""
+    first = re.split(r"[;:]", tensor)[0]
+    parts = first.split("/")
+    return parts[-2] if len(parts) > 1 else first
+
+
+def _bytes_by_kind(model, size: int) -> dict[str, int]:
+    from kzoo.lite import flatbuffer
+
+    graph = model.subgraphs[0]
+    biases = {
+        int(op.inputs[2])
+        for op in graph.operators
+        if flatbuffer.operator(model, op) in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+        and len(op.inputs) > 2
+    }
+    kinds: Counter[str] = Counter()
+    seen = set()
+    for index, tensor in enumerate(graph.tensors):
+        data = model.buffers[tensor.buffer].data
+        if data is None or not len(data) or tensor.buffer in seen:
+            continue
+        seen.add(tensor.buffer)
+        dtype = flatbuffer.DTYPES[tensor.type]
+        if index in biases:
+            kind = "bias"
+        else:
+            kind = "weights" if len(tensor.shape) > 1 or dtype.startswith("int8") else "constants"
+        kinds[f"{kind} {dtype}"] += len(data)
+    kinds["structure"] = size - sum(kinds.values())
+    return dict(sorted(kinds.items()))

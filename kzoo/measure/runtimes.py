@@ -1,0 +1,49 @@
+"""The runtimes that can run a .tflite file here, in the order they are preferred.
+
+They are looked up and never imported: a runtime is imported in the process that is measured.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from kzoo.errors import MissingError, UsageError, nearest
+
+RUNTIMES = {
+    "ai-edge-litert": "ai_edge_litert",
+    "tflite-runtime": "tflite_runtime",
+    "tensorflow": "tensorflow",
+}
+"""Distribution → import name."""
+
+INSTALL = {
+    "ai-edge-litert": "pip install ai-edge-litert",
+    "tflite-runtime": "pip install 'kzoo[tflite-runtime]' in an environment of its own (NumPy 1)",
+    "tensorflow": "pip install tensorflow",
+}
+
+
+def choose_runtime(name: str | None = None) -> str:
+    """Returns ``name`` if that runtime is installed, or the first installed one for None.
+
+    Raises:
+        UsageError: no runtime has this name.
+        MissingError: it is not installed, or none is; the message says which pip install.
+    """
+    if name is None:
+        for known in RUNTIMES:
+            if _installed(known):
+                return known
+        raise MissingError(f"no runtime for .tflite files is here; {INSTALL['ai-edge-litert']}")
+    if name not in RUNTIMES:
+        known = ", ".join(RUNTIMES)
+        raise UsageError(f"unknown runtime {name!r}; known: {known}{nearest(name, RUNTIMES)}")
+    if not _installed(name):
+        raise MissingError(f"the runtime {name} is not installed here; {INSTALL[name]}")
+    return name
+
+
+def _installed(name: str) -> bool:
+    found = importlib.util.find_spec(RUNTIMES[name])
+    # An uninstalled package may leave a folder behind, which is found without an origin.
+    return found is not None and found.origin is not None

@@ -1,0 +1,48 @@
+"""Is this file a .tflite? Told from its first bytes, before a runtime reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kzoo.errors import BadInputError, MissingError
+from kzoo.files import existing
+
+IDENTIFIER = b"TFL3"
+"""Bytes 4 to 8 of every .tflite file (the flatbuffer's file identifier)."""
+
+
+def tflite_file(path: str | os.PathLike) -> Path:
+    """Returns ``path`` as a Path if it begins as a .tflite file does.
+
+    Raises:
+        MissingError: there is no such file, or it may not be read.
+        BadInputError: it is something else; the message says what it looks like.
+    """
+    path = existing(path, "model")
+    if path.is_dir():
+        raise BadInputError(f"{str(path)!r} is a folder; give the .tflite file in it")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except PermissionError as error:
+        raise MissingError(f"no permission to read {str(path)!r}") from error
+    if head[4:8] != IDENTIFIER:
+        raise BadInputError(f"{str(path)!r} is not a .tflite file: {_looks_like(head)}")
+    return path
+
+
+def _looks_like(head: bytes) -> str:
+    if not head:
+        return "it is empty"
+    if head.startswith(b"PK\x03\x04"):
+        return "it looks like a .keras file or another zip archive; kzoo convert makes a .tflite"
+    if head.startswith(b"\x89HDF"):
+        return "it looks like an HDF5 (.h5) file; kzoo convert makes a .tflite"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; git lfs pull fetches the model itself"
+    if head.lstrip()[:1] == b"<":
+        return "it looks like a web page; was the download answered by an error page?"
+    if len(head) < 8:
+        return f"it is truncated, only {len(head)} bytes long"
+    return f"bytes 4 to 8 are {head[4:8]!r}, not {IDENTIFIER!r}; it is damaged or another format"

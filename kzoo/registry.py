@@ -1,0 +1,131 @@
+"""What exists: one row for every registered architecture, with the numbers it must match.
+
+Standard library only, so that listing and cards cost no import of Keras. Family modules in
+`kzoo.zoo` register their builders with the `model` decorator; they are imported at the first look-up.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kzoo.errors import UsageError, nearest
+
+LAYER_NAME = re.compile(r"(preprocess|stem|stage\d+_\d+|head)(_\w+)?")
+"""The naming rule: stage features, unfreezing, cache cuts and recipes all address layers by it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One architecture and its published or counted numbers, all at its default input.
+
+    Attributes:
+        name: what a user types.
+        builder: ``(x, classes, **variant) -> tensor``; ``x`` is normalized, (n, h, w, c).
+        variant: the builder's arguments that make this name differ from its siblings.
+        size: default height and width in pixels.
+        min_size: the smallest height and width it can be built at.
+        channels: default channels of the input.
+        classes: default number of classes.
+        params: trainable parameters, exact.
+        total_params: parameters with BatchNorm's moving statistics, exact.
+        macs: multiply-accumulates of convolutions and dense layers for one image, exact.
+        mean, std: the normalization of layer ``preprocess``, ``(pixel - mean) / std``.
+        top1: published top-1 accuracy in percent, where there is one, on ``top1_data``.
+        top1_source: where that figure was read.
+        paper: the paper and what of it.
+    """
+
+    name: str
+    builder: Callable
+    variant: Mapping[str, object] = field(repr=False)
+    size: int
+    params: int
+    total_params: int
+    macs: int
+    paper: str
+    min_size: int = 32
+    channels: int = 3
+    classes: int = 1000
+    mean: float = 127.5
+    std: float = 127.5
+    top1: float | None = None
+    top1_data: str = ""
+    top1_source: str = ""
+
+    @property
+    def family(self) -> str:
+        """The module in `kzoo.zoo` that holds the builder."""
+        return self.builder.__module__.rsplit(".", 1)[-1]
+
+    def card(self) -> dict:
+        """The row as JSON values, in the order in which a card shows them."""
+        return {
+            "name": self.name,
+            "family": self.family,
+            "paper": self.paper,
+            "input": [self.size, self.size, self.channels],
+            "smallest_input": self.min_size,
+            "classes": self.classes,
+            "params": self.params,
+            "total_params": self.total_params,
+            "macs": self.macs,
+            "preprocess": {"mean": self.mean, "std": self.std},
+            "top1": self.top1,
+            "top1_data": self.top1_data,
+            "top1_source": self.top1_source,
+            "variant": {
+                key: value if isinstance(value, (int, float, str)) else getattr(value, "__name__", str(value))
+                for key, value in self.variant.items()
+            },
+        }
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+_FIELDS = frozenset(Entry.__dataclass_fields__)
+
+
+def model(name: str, **row: object) -> Callable[[Callable], Callable]:
+    """Registers the decorated builder as ``name``.
+
+    Keyword arguments that are fields of `Entry` go into the row; all others are the builder's own,
+    so a variant is a line of data: ``@model("resnet20", params=269_722, ..., depth=3)``.
+    """
+
+    def register(builder: Callable) -> Callable:
+        if name in _ENTRIES:
+            raise ValueError(f"two architectures are registered as {name!r}")
+        numbers = {key: value for key, value in row.items() if key in _FIELDS}
+        variant = {key: value for key, value in row.items() if key not in _FIELDS}
+        _ENTRIES[name] = Entry(name=name, builder=builder, variant=variant, **numbers)
+        return builder
+
+    return register
+
+
+def _entries() -> dict[str, Entry]:
+    folder = Path(__file__).parent / "zoo"
+    for module in pkgutil.iter_modules([str(folder)]):
+        importlib.import_module(f"kzoo.zoo.{module.name}")
+    return _ENTRIES
+
+
+def entry(name: str) -> Entry:
+    """The row of ``name``; raises UsageError with the nearest names if there is none."""
+    entries = _entries()
+    if name not in entries:
+        raise UsageError(
+            f"no architecture is called {name!r}{nearest(name, entries)} (`kzoo list` shows all)"
+        )
+    return entries[name]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The registered names that match a shell pattern such as ``"resnet*"``, sorted."""
+    return sorted(fnmatch.filter(_entries(), pattern))

@@ -1,0 +1,330 @@
+"""The steps of a run, each a call of one public function, recorded in the ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from kzoo.data.load import load_data
+from kzoo.errors import UsageError
+from kzoo.files import atomic, disk_errors, write_bytes, write_json
+from kzoo.learn.finetune import finetune
+from kzoo.lite.check import check
+from kzoo.lite.convert import convert
+from kzoo.lite.quantize import quantize
+from kzoo.measure.profile import profile
+from kzoo.progress import Progress, silent
+from kzoo.registry import entry
+from kzoo.report.html import write_report
+from kzoo.report.table import summary_rows
+from kzoo.runs.config import RunConfig, load_config
+from kzoo.runs.ledger import Ledger
+from kzoo.zoo.build import build
+from kzoo.zoo.count import macs, parameters
+from kzoo.zoo.model_file import save_model
+
+SAMPLES = 24
+"""Images of the evaluation split that the report shows, the mistakes first."""
+
+NEEDS = {
+    "finetune": ("build",),
+    "convert": ("finetune",),
+    "quantize": ("finetune",),
+    "check": ("convert", "quantize"),
+    "profile": ("convert", "quantize"),
+    "report": (),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `run` did.
+
+    Attributes:
+        folder: the run's folder.
+        rows: one row per model, see `kzoo.report.table.summary_rows`.
+        report: the HTML file, or None where the step was not asked for.
+        failures: gates that were not met.
+        ran, kept: the steps that were run, and those found done.
+    """
+
+    folder: str
+    rows: list[dict]
+    report: str | None
+    failures: list[str]
+    ran: list[str]
+    kept: list[str]
+
+    def to_dict(self) -> dict:
+        """The record as JSON values."""
+        return dict(vars(self))
+
+
+def run(
+    config: RunConfig | str | os.PathLike,
+    overrides: Sequence[str] = (),
+    *,
+    output: str | os.PathLike | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """Runs a config: data in, trained, quantized, checked and measured models and a report out.
+
+    A step whose inputs, settings and outputs are unchanged is not run again; a run that was killed goes
+    on where it was, also inside a training.
+
+    Args:
+        config: a config, its file, or the name of one that ships with kzoo.
+        overrides: ``"train.epochs=3"`` and the like, when ``config`` is a file.
+        output: the run's folder, ``runs/<name>`` by default.
+        progress: called all along.
+
+    Raises:
+        KzooError: as the functions behind the steps do; what was done before stays.
+    """
+    if not isinstance(config, RunConfig):
+        config = load_config(config, overrides)
+    for name in config.models:
+        entry(name)
+    if len(set(config.models)) < len(config.models):
+        raise UsageError(f"a model stands twice in the config: {', '.join(config.models)}")
+    folder = Path(output or Path("runs", config.name))
+    with disk_errors(folder):
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        ledger = Ledger(folder)
+    write_bytes(
+        folder / "config.yaml",
+        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode(),
+    )
+    work = _Steps(config, ledger, progress)
+    for name in config.models:
+        for step in config.steps:
+            if step not in ("profile", "report"):
+                work.do(step, name)
+    # Measured last and one after another, so that no training shares the processor.
+    if "profile" in config.steps:
+        for name in config.models:
+            work.do("profile", name)
+    write_json(folder / "run.json", {"name": config.name, "models": config.models})
+    report = str(write_report(folder)) if "report" in config.steps else None
+    return Run(
+        folder=str(folder),
+        rows=summary_rows(folder),
+        report=report,
+        failures=work.failures,
+        ran=ledger.ran,
+        kept=ledger.kept,
+    )
+
+
+class _Steps:
+    """A run's config, dataset and ledger, and one method per step."""
+
+    def __init__(self, config: RunConfig, ledger: Ledger, progress: Progress):
+        self.config, self.ledger, self.progress = config, ledger, progress
+        self.folder = ledger.folder
+        self.failures: list[str] = []
+        settings = config.data.model_dump()
+        self.data = load_data(settings.pop("path"), seed=config.seed, progress=progress, **settings)
+        ledger.step(
+            "data",
+            "dataset",
+            inputs={"data": self.data.fingerprint},
+            settings=config.data.model_dump(mode="json"),
+            outputs=[],
+            work=self.data.summary,
+        )
+
+    def do(self, step: str, name: str) -> None:
+        """Runs one step for one model."""
+        for needed in NEEDS.get(step, ()):
+            if needed not in self.config.steps and not self.ledger.path(needed, name).exists():
+                raise UsageError(
+                    f"step {step!r} needs {needed!r}, which is neither in steps nor done in {self.folder}"
+                )
+        getattr(self, f"_{step}")(name)
+
+    def _hash(self, step: str, name: str) -> str:
+        return next(iter(self.ledger.read(step, name)["outputs"].values()))
+
+    def _build(self, name: str) -> None:
+        classes, channels = len(self.data.classes), self.data.channels
+        file = f"models/{name}.init.keras"
+
+        def work() -> dict:
+            model = build(
+                name, classes=classes, size=self.data.size, channels=channels, seed=self.config.seed
+            )
+            save_model(model, self.folder / file, force=True)
+            trainable, total = parameters(model)
+            return {"params": trainable, "total_params": total, "macs": macs(model)}
+
+        self.ledger.step(
+            "build",
+            name,
+            inputs={},
+            settings={
+                "classes": classes,
+                "size": list(self.data.size),
+                "channels": channels,
+                "seed": self.config.seed,
+                "row": entry(name).card(),
+            },
+            outputs=[file],
+            work=work,
+        )
+
+    def _finetune(self, name: str) -> None:
+        file = f"models/{name}.keras"
+        settings = self.config.train.model_dump(mode="json")
+        phase = ("epochs", "trainable", "optimizer", "learning_rate", "schedule")
+        phases = settings.pop("phases") or [{key: settings[key] for key in phase}]
+        options = {key: value for key, value in settings.items() if key not in phase}
+
+        def work() -> dict:
+            return finetune(
+                self.folder / "models" / f"{name}.init.keras",
+                self.data,
+                phases=phases,
+                seed=self.config.seed,
+                output=self.folder / file,
+                force=True,
+                progress=_named(self.progress, name),
+                **options,
+            ).to_dict()
+
+        self.ledger.step(
+            "finetune",
+            name,
+            inputs={"model": self._hash("build", name), "data": self.data.fingerprint},
+            settings={"phases": phases, "seed": self.config.seed, **options},
+            outputs=[file],
+            work=work,
+        )
+
+    def _convert(self, name: str) -> None:
+        file = f"models/{name}.tflite"
+        self.ledger.step(
+            "convert",
+            name,
+            inputs={"model": self._hash("finetune", name)},
+            settings={},
+            outputs=[file],
+            work=lambda: convert(
+                self.folder / "models" / f"{name}.keras",
+                self.folder / file,
+                force=True,
+                progress=_named(self.progress, name),
+            ).to_dict(),
+        )
+
+    def _quantize(self, name: str) -> None:
+        file = f"models/{name}_int8.tflite"
+        settings = self.config.quantize.model_dump(mode="json")
+        self.ledger.step(
+            "quantize",
+            name,
+            inputs={"model": self._hash("finetune", name), "data": self.data.fingerprint},
+            settings={"seed": self.config.seed, **settings},
+            outputs=[file],
+            work=lambda: quantize(
+                self.folder / "models" / f"{name}.keras",
+                self.folder / file,
+                calibrate=self.data,
+                seed=self.config.seed,
+                force=True,
+                progress=_named(self.progress, name),
+                **settings,
+            ).to_dict(),
+        )
+
+    def _check(self, name: str) -> None:
+        settings = self.config.check.model_dump(mode="json")
+        samples = f"samples/{name}.png"
+
+        def work() -> dict:
+            found = {}
+            for kind, file in (("float32", f"{name}.tflite"), ("int8", f"{name}_int8.tflite")):
+                gates = settings if kind == "int8" else {"limit": settings["limit"]}
+                found[kind] = check(
+                    self.folder / "models" / file,
+                    against=self.folder / "models" / f"{name}.keras",
+                    data=self.data,
+                    progress=_named(self.progress, name),
+                    **gates,
+                )
+            shown = self._samples(found["int8"], self.folder / samples)
+            return {**{kind: each.to_dict() for kind, each in found.items()}, "samples": shown}
+
+        record = self.ledger.step(
+            "check",
+            name,
+            inputs={
+                "model": self._hash("finetune", name),
+                "float32": self._hash("convert", name),
+                "int8": self._hash("quantize", name),
+                "data": self.data.fingerprint,
+            },
+            settings=settings,
+            outputs=[samples],
+            work=work,
+        )
+        self.failures += [f"{name}: {text}" for text in record["result"]["int8"]["failures"]]
+
+    def _samples(self, checked, file: Path) -> dict:
+        """Writes the images that the report shows, side by side, and returns what was said of them."""
+        from PIL import Image
+
+        indices = checked.indices
+        labels = self.data.labels[indices]
+        right = checked.lite_probabilities.argmax(1) == labels
+        order = np.concatenate([np.flatnonzero(~right), np.flatnonzero(right)])[:SAMPLES]
+        tiles = self.data.images[indices[order]]
+        tiles = np.repeat(tiles, 3, axis=3) if tiles.shape[3] == 1 else tiles
+        file.parent.mkdir(exist_ok=True)
+        with atomic(file) as temporary:
+            Image.fromarray(np.concatenate(list(tiles), axis=1)).save(temporary)
+        predictions = [
+            {
+                "path": self.data.paths[indices[i]],
+                "label": self.data.classes[labels[i]],
+                "keras": _top(checked.keras_probabilities[i], self.data.classes),
+                "int8": _top(checked.lite_probabilities[i], self.data.classes),
+            }
+            for i in order
+        ]
+        return {
+            "file": f"samples/{file.name}",
+            "size": list(self.data.size),
+            "split": checked.lite.split,
+            "predictions": predictions,
+        }
+
+    def _profile(self, name: str) -> None:
+        settings = self.config.profile.model_dump(mode="json")
+        self.ledger.step(
+            "profile",
+            name,
+            inputs={"float32": self._hash("convert", name), "int8": self._hash("quantize", name)},
+            settings=settings,
+            outputs=[],
+            work=lambda: {
+                kind: profile(
+                    self.folder / "models" / file, progress=_named(self.progress, name), **settings
+                ).to_dict()
+                for kind, file in (("float32", f"{name}.tflite"), ("int8", f"{name}_int8.tflite"))
+            },
+        )
+
+
+def _top(probabilities: np.ndarray, classes: Sequence[str]) -> dict:
+    best = int(probabilities.argmax())
+    return {"class": classes[best], "probability": round(float(probabilities[best]), 4)}
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    return lambda task, done, total: progress(f"{name} {task}", done, total)

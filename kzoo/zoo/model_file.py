@@ -1,0 +1,132 @@
+"""Keras models on disk: saved whole with their class names, loaded in safe mode only."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kzoo.errors import BadInputError, UsageError
+from kzoo.files import atomic, existing, new_output
+
+if TYPE_CHECKING:
+    import keras
+
+NOTES = "kzoo.json"
+"""The member of the ``.keras`` archive that holds the class names; Keras itself ignores it."""
+
+
+def save_model(
+    model: keras.Model, path: str | os.PathLike, *, classes: tuple[str, ...] = (), force: bool = False
+) -> Path:
+    """Writes ``model`` as ``.keras``, whole or not at all, with its class names inside.
+
+    Raises:
+        UsageError: the file exists and ``force`` is false, or its name does not end in ``.keras``.
+        MissingError: no folder, no permission, no space.
+    """
+    path = new_output(keras_name(path), force=force)
+    # A trained model drags its optimizer into the file, which triples it; a copy has none.
+    if getattr(model, "optimizer", None) is not None:
+        copy = type(model).from_config(model.get_config())
+        copy.set_weights(model.get_weights())
+        model = copy
+    with atomic(path) as temporary:
+        try:
+            model.save(temporary)
+        except RuntimeError as error:  # h5py wraps the system's error and hides its number
+            if "No space left" in str(error):
+                raise OSError(28, "No space left on device") from error
+            raise
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(NOTES, json.dumps({"classes": list(classes)}))
+    return path
+
+
+def keras_name(path: str | os.PathLike) -> Path:
+    """Returns ``path``; raises UsageError unless it ends in ``.keras``."""
+    if Path(path).suffix != ".keras":
+        raise UsageError(f"a Keras model's file name ends in .keras; {str(path)!r} was given")
+    return Path(path)
+
+
+def class_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """The class names stored in a ``.keras`` file, in the order of its outputs; empty if none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return tuple(json.loads(archive.read(NOTES))["classes"])
+    except (KeyError, ValueError, zipfile.BadZipFile):
+        return ()
+
+
+def load_model(path: str | os.PathLike) -> keras.Model:
+    """Loads a functional ``.keras`` or ``.h5`` model in Keras' safe mode.
+
+    Raises:
+        MissingError: the file does not exist.
+        BadInputError: it is damaged, would run code of its own (Lambda), needs a class that is not
+            Keras' own, or is not a functional model with one input and one output.
+    """
+    path = existing(path, "the model")
+    if path.suffix not in (".keras", ".h5"):
+        raise UsageError(f"a Keras model ends in .keras or .h5; {str(path)!r} was given")
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise BadInputError(f"cannot load {str(path)!r}: {_reason(error)}") from error
+    return functional(model, path)
+
+
+def functional(model: keras.Model, path: object = "the model") -> keras.Model:
+    """Returns ``model`` if it is functional, image in, classes out; else raises BadInputError."""
+    import keras
+
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+        raise BadInputError(
+            f"{path} is a {type(model).__name__}; a functional or Sequential model is needed, because "
+            "its graph is what is compressed and converted"
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise BadInputError(
+            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one image in and "
+            "one vector of logits or probabilities out is expected"
+        )
+    image, output = model.inputs[0].shape, model.outputs[0].shape
+    if len(image) != 4 or None in image[1:] or len(output) != 2 or output[1] is None:
+        raise BadInputError(
+            f"{path} maps {image} to {output}; (n, height, width, channels) to (n, classes) with fixed "
+            "sizes is expected"
+        )
+    return model
+
+
+def opened(model: keras.Model | str | os.PathLike) -> keras.Model:
+    """A model from a model or a path."""
+    if isinstance(model, (str, os.PathLike)):
+        return load_model(model)
+    return functional(model)
+
+
+def gives_probabilities(model: keras.Model) -> bool:
+    """Whether the model ends in a softmax, inside its last layer or as one."""
+    import keras
+
+    last = model.outputs[0]._keras_history.operation
+    activation = getattr(last, "activation", None)
+    return isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "Lambda" in text:
+        return (
+            "it holds a Lambda layer, and a Lambda is code that would run here; "
+            "rebuild the model with layers of Keras instead"
+        )
+    if "Could not locate class" in text or "Could not deserialize class" in text:
+        return "it needs a custom class; only Keras' own layers are loaded: " + text.splitlines()[0]
+    return f"the file is damaged or not a Keras model ({text.splitlines()[0] if text else type(error).__name__})"

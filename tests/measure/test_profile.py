@@ -1,0 +1,188 @@
+import datetime
+import hashlib
+import importlib.util
+import json
+import subprocess
+
+import pytest
+
+from kzoo.errors import BadInputError, MissingError, UsageError
+from kzoo.measure.profile import profile
+from kzoo.measure.targets import host
+
+
+@pytest.fixture(scope="module")
+def events() -> list:
+    return []
+
+
+@pytest.fixture(scope="module")
+def measured(tiny, events):
+    return profile(tiny, threads=(1, 64), progress=lambda *event: events.append(event))
+
+
+def test_at_least_100_runs_and_one_second(measured):
+    for run in measured.runs:
+        assert len(run.samples_ms) == run.latency.count >= 100
+        assert sum(run.samples_ms) >= 1000
+        assert run.stopped_by == "minimum"
+        assert run.latency.valid
+
+
+def test_one_run_per_thread_count_in_order(measured):
+    assert [run.threads for run in measured.runs] == [1, 64]
+    assert all(run.init_ms > 0 and run.first_ms > 0 and run.import_ms > 0 for run in measured.runs)
+
+
+def test_threads_above_the_cores_are_noted(measured):
+    assert any(note.startswith("threads 64: more threads") for note in measured.notes)
+    assert not any(note.startswith("threads 1: more threads") for note in measured.notes)
+
+
+def test_the_record_survives_json(measured):
+    record = measured.to_dict()
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_the_record_says_what_was_measured(measured, tiny):
+    assert measured.model_sha256 == hashlib.sha256(tiny.read_bytes()).hexdigest()
+    assert measured.model_bytes == tiny.stat().st_size
+    assert (measured.target, measured.kind) == ("host", "measured")
+    assert measured.runtime == "ai-edge-litert"
+    assert measured.runtime_version == measured.environment["packages"]["ai-edge-litert"]
+    assert "random pixels, seed 0, float32 in [0, 255]" in measured.method
+    when = datetime.datetime.fromisoformat(measured.date)
+    assert when.utcoffset() == datetime.timedelta(0)
+
+
+def test_memory_is_from_a_run_of_its_own(measured):
+    assert measured.memory.peak_bytes >= measured.memory.baseline_bytes > 0
+    assert measured.memory.threads == 1
+
+
+@pytest.mark.usefixtures("measured")
+def test_progress_counts_the_processes(events):
+    assert [done for _, done, _ in events] == [0, 1, 2, 3]
+    assert {total for _, _, total in events} == {3}
+
+
+def fake_target(monkeypatch, digest=None, samples=(10**6,) * 200, **changes) -> None:
+    """Answers without a process."""
+
+    def time_runs(model, **options):
+        return {
+            "threads": options["threads"],
+            "import_ms": 1.0,
+            "init_ms": 1.0,
+            "first_ms": 1.0,
+            "warmup_runs": 40,
+            "steady": True,
+            "stopped_by": "minimum",
+            "samples_ns": list(samples),
+            "model_bytes": 1,
+            "input": "zeros",
+            "inputs": [],
+            "outputs": [],
+            "delegate": "none",
+            "delegated_share": 0.0,
+            "runtime_version": "1",
+            "model_sha256": digest or hashlib.sha256(model.read_bytes()).hexdigest(),
+            **changes,
+        }
+
+    def peak_memory(model, **_):
+        sha = hashlib.sha256(model.read_bytes()).hexdigest()
+        return {
+            "threads": 1,
+            "peak_bytes": 2,
+            "baseline_bytes": 1,
+            "source": "VmHWM",
+            "model_sha256": sha,
+        }
+
+    monkeypatch.setattr(host, "time_runs", time_runs)
+    monkeypatch.setattr(host, "peak_memory", peak_memory)
+
+
+def test_too_few_runs_make_the_p90_invalid(small, monkeypatch):
+    fake_target(monkeypatch, samples=[10**6] * 63, stopped_by="max-seconds")
+    record = profile(small)
+    assert record.runs[0].latency.p90_ms is None
+    assert any("INVALID" in note for note in record.notes)
+    assert any("stopped by max-seconds at 63 runs" in note for note in record.notes)
+
+
+def test_an_unsteady_or_drifting_run_is_noted(small, monkeypatch):
+    fake_target(monkeypatch, samples=[10**6] * 100 + [2 * 10**6] * 100, steady=False)
+    notes = " ".join(profile(small).notes)
+    assert "not steady" in notes
+    assert "100% slower" in notes
+
+
+def test_a_quiet_run_has_no_notes(small, monkeypatch):
+    fake_target(monkeypatch)
+    assert profile(small).notes == []
+
+
+def test_a_file_changed_in_between_is_refused(small, monkeypatch):
+    fake_target(monkeypatch, digest="0" * 64)
+    with pytest.raises(BadInputError, match="changed while it was measured"):
+        profile(small)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"runtime": "lite-rt"}, "unknown runtime 'lite-rt'"),
+        ({"target": "hots"}, "did you mean host"),
+        ({"threads": (0,)}, "threads are whole numbers"),
+        ({"threads": ()}, "threads are whole numbers"),
+        ({"threads": (1.5,)}, "threads are whole numbers"),
+        ({"min_runs": 0}, "min_runs"),
+        ({"min_seconds": -1}, "min_seconds"),
+        ({"min_seconds": float("nan")}, "min_seconds"),
+    ],
+)
+def test_wrong_options_say_what_is_expected(small, options, said):
+    with pytest.raises(UsageError, match=said):
+        profile(small, **options)
+
+
+def test_a_runtime_that_is_not_installed_is_missing(small, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingError, match="tflite-runtime is not installed here; pip install"):
+        profile(small, runtime="tflite-runtime")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04" + bytes(60), b"\x1c\0\0\0TFL3"])
+def test_a_damaged_file_is_bad_input(content, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    with pytest.raises(BadInputError):
+        profile(path)
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(MissingError):
+        profile(tmp_path / "none.tflite")
+
+
+def test_a_path_that_looks_like_an_option_is_measured(small, tmp_path, monkeypatch):
+    (tmp_path / "--memory.tflite").write_bytes(small.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert profile("--memory.tflite", min_runs=1, min_seconds=0).model == "--memory.tflite"
+
+
+def test_three_processes_for_two_thread_counts_and_the_memory(small, monkeypatch):
+    commands = []
+    run = subprocess.run
+
+    def spy(command, **options):
+        commands.append(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(host.subprocess, "run", spy)
+    profile(small, threads=(2, 1), min_runs=1, min_seconds=0)
+    threads = [command[command.index("--threads") + 1] for command in commands]
+    assert threads == ["2", "1", "2"]
+    assert ["--memory" in command for command in commands] == [False, False, True]
