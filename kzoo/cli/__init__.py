@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import sys
+import tempfile
+from typing import IO
 
 import click
 
@@ -65,18 +68,14 @@ def cli() -> None:
 
 def main() -> None:
     """The console script: a user's mistake ends with one message and its exit code, never a traceback."""
-    # TensorFlow and oneDNN write banners to stderr while they are imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    log = _divert_native_stderr()
     from kzoo.errors import KzooError, MissingError
     from kzoo.files import disk_errors
 
     try:
         with disk_errors("the output"):
             code = cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        _stop("stopped", 130)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         _stop("stopped", 130)
     except click.ClickException as error:
         error.show()
@@ -87,7 +86,27 @@ def main() -> None:
         if error.name and error.name.split(".")[0] == "kzoo":
             raise
         _stop(f"the package {error.name!r} is not installed; pip install it", MissingError.exit_code)
+    except Exception:
+        log.seek(0)
+        sys.stderr.write(log.read().decode(errors="replace"))
+        raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _divert_native_stderr() -> IO[bytes]:
+    """Sends what C++ code writes to file descriptor 2 to a file, and returns it, to be shown on failure.
+
+    TensorFlow writes banners there, some before its log level is read. Python's own ``sys.stderr`` keeps
+    the terminal.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    log = tempfile.TemporaryFile()
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    os.dup2(log.fileno(), 2)
+    sys.stderr = os.fdopen(terminal, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    faulthandler.enable(sys.stderr)
+    return log
 
 
 def _stop(message: str, code: int) -> None:

@@ -1,0 +1,1 @@
+"""Datasets: found, validated, decoded once into a store, and split."""

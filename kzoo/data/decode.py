@@ -48,6 +48,7 @@ def decode(data: bytes, height: int, width: int, channels: int) -> tuple[np.ndar
         sixteen = any(re.search(";16[BLN]", str(tile.args)) for tile in image.tile)
         if sixteen and image.mode[0] != "I":
             changes.append("16 bits scaled to 8")
+        # The second picture of a phone's MPO is a depth or gain map, and no frame.
         if getattr(image, "is_animated", False) and image.format != "MPO":
             changes.append("first frame of several taken")
         turned_by_pillow = getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) in _UPRIGHT  # a TIFF

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from kzoo.data.item import Problem
-from kzoo.data.store import Entry
+from kzoo.data.rows import Entry
 
 
 def duplicates(entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -62,7 +62,7 @@ def _items_of_splits(folder: Path, splits: list[tuple[str, str]]) -> list[Item]:
 
 def _items_of_class(folder: Path, name: str, split: str) -> list[Item]:
     result = []
-    for parent, folders, files in os.walk(folder / name):
+    for parent, folders, files in os.walk(folder / name, onerror=_raise):
         folders[:] = sorted(each for each in folders if not _ignored(each))
         for file in sorted(files):
             if not _ignored(file):
@@ -74,6 +74,10 @@ def _items_of_class(folder: Path, name: str, split: str) -> list[Item]:
             f"the class folder {str(folder / name)!r} holds no images; add some, or remove it"
         )
     return result
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _subfolders(folder: Path) -> list[str]:

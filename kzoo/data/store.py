@@ -8,40 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import time
 import uuid
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL
 
-from kzoo.data.decode import decode
-from kzoo.data.item import BadImage, Item, Problem
-from kzoo.errors import BadInputError, KzooError, MissingError
+from kzoo.data.item import Item, Problem
+from kzoo.data.rows import Entry, hash_files, write_rows
+from kzoo.errors import KzooError, MissingError
 from kzoo.files import cache_folder, digest, disk_errors, read_json, write_json
 from kzoo.progress import Progress
 
 VERSION = 1
-BATCH = 256
-MAX_THREADS = 16
-_UNREADABLE = "unreadable: "
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Row i of images.npy: its file, class, given split ("" if none) and the file's SHA-256."""
-
-    path: str
-    label: str
-    split: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -72,11 +56,7 @@ def open_store(
         BadInputError: a file changed while it was read.
     """
     shape = (height, width, channels)
-    hashes = []
-    with ThreadPoolExecutor(_threads()) as pool:
-        for sha in _in_order(pool, _hash, items):
-            hashes.append(sha)
-            progress("reading", len(hashes), len(items))
+    hashes = hash_files(items, progress)
     key = _key(items, hashes, shape)
     folder = cache_folder() / "store" / key
     store = _opened(folder)
@@ -98,13 +78,6 @@ def _key(items: Sequence[Item], hashes: list[str], shape: tuple[int, ...]) -> st
     return digest({"files": sorted(files), "shape": shape, "version": [VERSION, PIL.__version__]})
 
 
-def _hash(item: Item) -> str:
-    try:
-        return hashlib.sha256(item.read()).hexdigest()
-    except BadImage as error:
-        return f"{_UNREADABLE}{error}"
-
-
 def _opened(folder: Path) -> Store | None:
     """The store if it is whole, else None."""
     try:
@@ -118,17 +91,11 @@ def _opened(folder: Path) -> Store | None:
             bad=tuple(Problem(**problem) for problem in index["bad"]),
             converted=tuple(Problem(**problem) for problem in index["converted"]),
         )
-        whole = [
-            index["key"],
-            index["bytes"],
-            len(store.entries),
-            [*images.shape[1:]],
-            images.dtype,
-        ]
+        told = [index["key"], index["bytes"], [len(store.entries), *index["shape"]], np.uint8]
+        size = store.images_file.stat().st_size
     except (KzooError, OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-    size = store.images_file.stat().st_size
-    return store if whole == [folder.name, size, len(images), index["shape"], np.uint8] else None
+    return store if told == [folder.name, size, [*images.shape], images.dtype] else None
 
 
 def _build(
@@ -155,76 +122,11 @@ def _build(
     temporary = folder.with_name(f".building-{uuid.uuid4().hex}")
     temporary.mkdir()
     try:
-        index = _write_images(temporary / "images.npy", items, hashes, shape, progress)
+        index = write_rows(temporary / "images.npy", items, hashes, shape, progress)
         write_json(temporary / "index.json", {"key": folder.name, "shape": shape, **index})
         _publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_images(
-    file: Path, items: Sequence[Item], hashes: list[str], shape: tuple[int, ...], progress: Progress
-) -> dict:
-    """Writes rows one after another: into a memmap, a full disk would be a SIGBUS and no error."""
-    entries, bad, converted = [], [], []
-    with (
-        open(file, "wb") as out,
-        warnings.catch_warnings(),
-        ThreadPoolExecutor(_threads()) as pool,
-    ):
-        warnings.simplefilter("ignore")  # Pillow's, on bombs and odd metadata; ours are problems
-        header_bytes = _write_header(out, len(items), shape)
-        work = zip(items, hashes, strict=True)
-        results = _in_order(pool, lambda pair: _decoded(*pair, shape), list(work))
-        for done, (item, sha, result) in enumerate(zip(items, hashes, results, strict=True), 1):
-            if isinstance(result, BadImage):
-                bad.append(Problem(item.path, "left out", str(result)))
-            else:
-                pixels, changes = result
-                out.write(pixels.tobytes())
-                entries.append(Entry(item.path, item.label, item.split, sha))
-                if changes:
-                    converted.append(Problem(item.path, "converted", "; ".join(changes)))
-            progress("decoding", done, len(items))
-        out.seek(0)
-        # NumPy pads a header so that the number of rows may change in place.
-        if _write_header(out, len(entries), shape) != header_bytes:
-            raise RuntimeError("the header of images.npy changed its length")
-        out.flush()
-        os.fsync(out.fileno())
-    return {
-        "bytes": file.stat().st_size,
-        "entries": [asdict(entry) for entry in entries],
-        "bad": [asdict(problem) for problem in bad],
-        "converted": [asdict(problem) for problem in converted],
-    }
-
-
-def _write_header(out, count: int, shape: tuple[int, ...]) -> int:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
-    np.lib.format.write_array_header_1_0(out, header)
-    return out.tell()
-
-
-def _decoded(
-    item: Item, sha: str, shape: tuple[int, ...]
-) -> tuple[np.ndarray, list[str]] | BadImage:
-    try:
-        data = item.read()
-    except BadImage as error:
-        if not sha.startswith(_UNREADABLE):
-            raise _changed(item) from error
-        return error
-    if hashlib.sha256(data).hexdigest() != sha:
-        raise _changed(item)
-    try:
-        return decode(data, *shape)
-    except BadImage as error:
-        return error
-
-
-def _changed(item: Item) -> BadInputError:
-    return BadInputError(f"{item.path!r} changed while the dataset was read; load it again")
 
 
 def _publish(temporary: Path, folder: Path) -> None:
@@ -253,17 +155,3 @@ def _sweep(parent: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > 86400:
                 shutil.rmtree(folder)
-
-
-def _in_order(pool: ThreadPoolExecutor, function: Callable, values: Sequence) -> Iterator:
-    """As ``pool.map``, some at a time: behind a slow disk, images do not pile up in memory."""
-    for start in range(0, len(values), BATCH):
-        yield from pool.map(function, values[start : start + BATCH])
-
-
-def _threads() -> int:
-    # Pillow and hashlib release the GIL. Capped: each may hold 64 megapixels.
-    try:
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-    except AttributeError:  # not on Linux
-        return min(os.cpu_count() or 1, MAX_THREADS)

@@ -349,6 +349,17 @@ def _phase(phase: Phase | Mapping[str, object]) -> Phase:
     return Phase(**phase)
 
 
+def parse_phase(text: str) -> Phase:
+    """A phase of ``"epochs: 5, trainable: head, learning_rate: 0.001"`` (YAML without the braces)."""
+    import yaml
+
+    try:
+        values = yaml.safe_load("{" + text.replace("=", ": ") + "}")
+    except yaml.YAMLError as error:
+        raise UsageError(f"a phase is 'epochs: 5, trainable: head'; {text!r} was given") from error
+    return _phase({key: float(v) if key == "learning_rate" else v for key, v in values.items()})
+
+
 def _check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor) -> None:
     if not phases or any(phase.epochs < 1 for phase in phases):
         raise UsageError("at least one phase of at least one epoch is needed")

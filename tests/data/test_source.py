@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -122,6 +124,20 @@ def test_a_file_that_is_no_csv(tmp_path):
     (tmp_path / "photos.zip").write_bytes(b"PK")
     with pytest.raises(UsageError, match=r"not a \.csv manifest"):
         load(tmp_path / "photos.zip")
+
+
+def test_a_folder_that_may_not_be_read(photos, monkeypatch):
+    folder = photos({"cat": 3, "dog": 3})
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(MissingError, match=r"no permission to read .*dog"):
+        load(folder)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kzoo.data.load import load_data
+from kzoo.data.rows import Entry
 from kzoo.data.split import SPLITS, boundaries, split
-from kzoo.data.store import Entry
 from kzoo.errors import BadInputError
 
 fractions = st.sampled_from([0.0, 0.01, 0.1, 0.15, 0.2, 0.33, 0.45])
@@ -43,9 +43,12 @@ def test_a_stratified_partition(counts, validation, test, seed):
             name: sum(entries[i].label == f"class{label}" for i in indices)
             for name, indices in splits.items()
         }
+        # Two roundings make at most 1; "one at least" adds to it where a share is below a half.
+        small = count < 10 or any(0 < fraction * count < 0.5 for fraction in (validation, test))
+        tolerance = 1.5 if small else 1 + 1e-9
         for name, fraction in (("validation", validation), ("test", test)):
             assert (got[name] > 0) == (fraction > 0)
-            assert abs(got[name] - fraction * count) <= 1
+            assert abs(got[name] - fraction * count) <= tolerance
         assert got["train"] >= 1
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kzoo.data import store
+from kzoo.data import rows, store
 from kzoo.data.load import load_data
 from kzoo.errors import BadInputError, MissingError
 
@@ -32,7 +32,7 @@ def no_decoding(monkeypatch):
         def decode(*_):
             raise AssertionError("decoded again")
 
-        monkeypatch.setattr(store, "decode", decode)
+        monkeypatch.setattr(rows, "decode", decode)
 
     return forbid
 
@@ -135,9 +135,11 @@ def test_another_seed_is_another_fingerprint_in_the_same_store(photos, no_decodi
 def test_a_damaged_store_is_built_again(folder, home, damage):
     first = load(folder)
     pixels, summary = np.array(first.images), first.summary()
+    size = first.images_file.stat().st_size
     damage(first.images_file.parent)
     second = load(folder)
     assert np.array_equal(second.images, pixels)
+    assert second.images_file.stat().st_size == size
     assert second.summary() == summary
     assert len(list((home / "store").iterdir())) == 1
 

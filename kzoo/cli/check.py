@@ -1,0 +1,64 @@
+"""kzoo check"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.terminal import bar, data_options, json_option, kilobytes, pairs, percent, seed_option, show
+
+
+@click.command("check")
+@click.argument("file", type=click.Path())
+@click.option("--against", required=True, type=click.Path(), help="The .keras file it was made from.")
+@click.option("--data", required=True, help="Labelled images (see `kzoo data`).")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="[default: test]")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many images.")
+@click.option("--min-agreement", type=float, help="Gate: share of equal top-1, such as 0.98.")
+@click.option("--max-drop", type=float, help="Gate: accuracy lost, in percentage points.")
+@click.option("--max-float-ops", type=int, help="Gate: float operators in an integer file.")
+@data_options
+@seed_option
+@json_option
+def command(
+    file, against, data, split, limit, min_agreement, max_drop, max_float_ops, validation, test, bad, max_bad, seed,
+    as_json,
+) -> int:  # fmt: skip
+    """Compare the .tflite FILE with the Keras model it came from; exit code 1 if a gate is not met."""
+    from kzoo.lite.check import check
+
+    with bar() as progress:
+        record = check(
+            file,
+            against=against,
+            data=data,
+            split=split,
+            limit=limit,
+            min_agreement=min_agreement,
+            max_drop=max_drop,
+            max_float_ops=max_float_ops,
+            data_options={
+                "validation": validation, "test": test, "bad": bad, "max_bad": max_bad, "seed": seed,
+            },
+            progress=progress,
+        ).to_dict()  # fmt: skip
+    contents = record["contents"]
+    kinds = ", ".join(f"{kind} {kilobytes(size)}" for kind, size in contents["bytes_by_kind"].items())
+    text = pairs(
+        [
+            ("Keras", f"{percent(record['keras'])} {record['keras']['split']} images"),
+            ("file", f"{percent(record['lite'])} {record['lite']['split']} images"),
+            ("same top-1", f"{100 * record['agreement']:.2f} %"),
+            (
+                record["compared"],
+                f"difference at most {record['max_logit_error']:.3g}, mean {record['mean_logit_error']:.3g} (their "
+                f"standard deviation is {record['logit_std']:.3g})",
+            ),
+            ("operators", ", ".join(f"{count} {name}" for name, count in contents["operators"].items())),
+            ("float operators", ", ".join(contents["float_islands"]) or "none in an integer file"),
+            ("size", f"{kilobytes(contents['bytes'])} kB, {kilobytes(contents['gzip_bytes'])} kB gzip"),
+            ("kB by kind", kinds),
+            ("gates not met", "; ".join(record["failures"])),
+        ]
+    )
+    show(record, text, as_json)
+    return 1 if record["failures"] else 0

@@ -1,0 +1,63 @@
+"""kzoo convert"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.terminal import bar, force_option, json_option, keep_record, kilobytes, pairs, show
+
+io_option = click.option(
+    "--io",
+    type=click.Choice(["uint8", "float32"]),
+    default="uint8",
+    show_default=True,
+    help="Dtype of the pixels that the file takes.",
+)
+head_option = click.option(
+    "--head",
+    type=click.Choice(["probabilities", "logits"]),
+    default="probabilities",
+    show_default=True,
+    help="What the file gives.",
+)
+
+
+def conversion_text(record: dict) -> str:
+    """A conversion's record in words."""
+    contents = record["contents"]
+    ports = [contents["input"], contents["output"]]
+    quantized = record["quantization"] == "int8"
+    islands = contents["float_islands"]
+    return pairs(
+        [
+            ("written", f"{record['output']}, {record['output']}.json"),
+            ("size", f"{kilobytes(contents['bytes'])} kB, {kilobytes(contents['gzip_bytes'])} kB gzip"),
+            ("input, output", ", ".join(f"{port['dtype']} {port['shape']}" for port in ports)),
+            ("operators", ", ".join(f"{count} {name}" for name, count in contents["operators"].items())),
+            ("float operators", (", ".join(islands) or "none") if quantized else None),
+            (
+                "against Keras",
+                f"largest logit error {record['max_logit_error']:.2g} of their standard deviation, same top-1 on "
+                f"{100 * record['agreement']:.1f} % of {record['compared']}",
+            ),
+        ]
+    )
+
+
+@click.command("convert")
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(), help="The .tflite file to write.")
+@io_option
+@head_option
+@force_option
+@json_option
+def command(model, output, io, head, force, as_json) -> None:
+    """Write the .keras file MODEL as a float32 .tflite, invoke it and compare it."""
+    from kzoo.files import new_output
+    from kzoo.lite.convert import convert
+
+    new_output(f"{output}.json", force=force)
+    with bar() as progress:
+        record = convert(model, output, io=io, head=head, force=force, progress=progress).to_dict()
+    keep_record("convert", output, record)
+    show(record, conversion_text(record), as_json)

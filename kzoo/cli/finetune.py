@@ -1,0 +1,84 @@
+"""kzoo finetune"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.terminal import (
+    bar, data_options, force_option, json_option, keep_record, pairs, percent, seed_option, show,
+)  # fmt: skip
+
+
+@click.command("finetune")
+@click.argument("model", type=click.Path())
+@click.argument("data")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The .keras file to write.")
+@click.option("--epochs", default=15, show_default=True)
+@click.option("--learning-rate", "--lr", default=1e-3, show_default=True)
+@click.option("--optimizer", default="adam", show_default=True, help="Any of Keras, by name.")
+@click.option("--schedule", default="cosine", show_default=True, help="Any of Keras, by name, or constant.")
+@click.option("--train", "trainable", multiple=True, help="Prefix of the layers to train; may be repeated.")
+@click.option(
+    "--phase",
+    "phases",
+    multiple=True,
+    help="A phase such as 'epochs: 5, trainable: head, learning_rate: 1e-3'; may be repeated. Replaces the options "
+    "above.",
+)
+@click.option("--batch-size", default=32, show_default=True)
+@click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh rare classes up.")
+@click.option("--label-smoothing", default=0.0, show_default=True)
+@click.option("--early-stopping", type=int, help="Epochs without improvement before a phase ends.")
+@click.option(
+    "--monitor", type=click.Choice(["val_loss", "val_accuracy"]), default="val_loss", show_default=True
+)
+@data_options
+@seed_option
+@force_option
+@json_option
+def command(
+    model, data, output, epochs, learning_rate, optimizer, schedule, trainable, phases, batch_size, class_weights,
+    label_smoothing, early_stopping, monitor, validation, test, bad, max_bad, seed, force, as_json,
+) -> None:  # fmt: skip
+    """Train the .keras file MODEL on the images of DATA (see `kzoo data`).
+
+    Writes the model, its record (.json) and its curves (.png). Killed, the same command goes on where it was.
+    """
+    from kzoo.files import new_output
+    from kzoo.learn.finetune import Phase, finetune, parse_phase
+    from kzoo.report.plots import curves
+
+    for written in (output, f"{output}.json", f"{output}.png"):
+        new_output(written, force=force)
+    chosen = [parse_phase(text) for text in phases] or [
+        Phase(epochs, trainable or "all", optimizer, learning_rate, schedule)
+    ]
+    with bar() as progress:
+        training = finetune(
+            model,
+            data,
+            phases=chosen,
+            batch_size=batch_size,
+            class_weights=class_weights,
+            label_smoothing=label_smoothing,
+            early_stopping=early_stopping,
+            monitor=monitor,
+            seed=seed,
+            output=output,
+            force=force,
+            data_options={"validation": validation, "test": test, "bad": bad, "max_bad": max_bad},
+            progress=progress,
+        )
+    record = training.to_dict()
+    keep_record("finetune", output, record)
+    curves(training.history, f"{output}.png", output)
+    evaluation = record["evaluation"]
+    text = pairs(
+        [
+            ("written", f"{output}, {output}.json, {output}.png"),
+            ("epochs", f"{len(training.history)}{' (stopped early)' if training.stopped_early else ''}"),
+            ("accuracy", f"{percent(evaluation)} {evaluation['split']} images"),
+            ("log-loss", f"{evaluation['log_loss']:.4f}"),
+        ]
+    )
+    show(record, text, as_json)

@@ -1,0 +1,44 @@
+"""kzoo quantize"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.convert import conversion_text, head_option, io_option
+from kzoo.cli.terminal import bar, data_options, force_option, json_option, keep_record, seed_option, show
+
+
+@click.command("quantize")
+@click.argument("model", type=click.Path())
+@click.option("--calibrate", required=True, help="Images to calibrate on (see `kzoo data`).")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The .tflite file to write.")
+@click.option("--samples", default=200, show_default=True, help="Training images to calibrate on.")
+@io_option
+@head_option
+@data_options
+@seed_option
+@force_option
+@json_option
+def command(
+    model, calibrate, output, samples, io, head, validation, test, bad, max_bad, seed, force, as_json
+) -> None:
+    """Write the .keras file MODEL as a full-integer int8 .tflite, invoke it and compare it."""
+    from kzoo.files import new_output
+    from kzoo.lite.quantize import quantize
+
+    new_output(f"{output}.json", force=force)
+    with bar() as progress:
+        record = quantize(
+            model,
+            output,
+            calibrate=calibrate,
+            samples=samples,
+            io=io,
+            head=head,
+            seed=seed,
+            force=force,
+            data_options={"validation": validation, "test": test, "bad": bad, "max_bad": max_bad},
+            progress=progress,
+        ).to_dict()
+    keep_record("quantize", output, record)
+    show(record, conversion_text(record), as_json)

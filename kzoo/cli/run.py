@@ -1,0 +1,32 @@
+"""kzoo run"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.terminal import bar, json_option, show, table
+
+
+@click.command("run")
+@click.argument("config", type=click.Path())
+@click.argument("overrides", nargs=-1)
+@click.option("-o", "--output", type=click.Path(), help="The run's folder.  [default: runs/<name>]")
+@json_option
+def command(config, overrides, output, as_json) -> int:
+    """Run the pipeline of CONFIG; OVERRIDES such as train.epochs=3 change single values.
+
+    CONFIG is a YAML file, or the name of one that ships with kzoo, such as quickstart. What is done already is not
+    done again; exit code 1 if a gate of the config is not met.
+    """
+    from kzoo.report.table import format_rows
+    from kzoo.runs.steps import run
+
+    with bar() as progress:
+        done = run(config, overrides, output=output, progress=progress)
+    lines = [table(*format_rows(done.rows)), ""]
+    if done.kept:
+        lines.append(f"steps run: {len(done.ran)}; unchanged and kept: {len(done.kept)}")
+    lines += [f"gate not met: {failure}" for failure in done.failures]
+    lines.append(f"report: {done.report}" if done.report else f"folder: {done.folder}")
+    show(done.to_dict(), "\n".join(lines), as_json)
+    return 1 if done.failures else 0

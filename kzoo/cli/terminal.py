@@ -1,0 +1,171 @@
+"""What every command shares: the bar on stderr, the record on stdout, options of datasets."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from kzoo.progress import Progress
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the record as JSON, and nothing else to stdout."
+)
+force_option = click.option("--force", is_flag=True, help="Overwrite the output.")
+seed_option = click.option("--seed", default=0, show_default=True, help="Of everything random.")
+
+
+def data_options(command: Callable) -> Callable:
+    """Adds the options that decide how a folder of images is read and split."""
+    options = (
+        click.option("--validation", default=0.15, show_default=True, help="Share for validation."),
+        click.option("--test", default=0.15, show_default=True, help="Share for the test."),
+        click.option(
+            "--bad",
+            type=click.Choice(["fail", "skip"]),
+            default="fail",
+            show_default=True,
+            help="What to do with files that are no whole image.",
+        ),
+        click.option(
+            "--max-bad", default=0.05, show_default=True, help="Share of files that may be skipped."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+class Size(click.ParamType):
+    """``96`` or ``96x128`` (height x width)."""
+
+    name = "pixels"
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        parts = value.lower().split("x")
+        if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a size; type 96, or 96x128 for height x width", param, ctx)
+        return tuple(int(part) for part in parts) if len(parts) == 2 else int(parts[0])
+
+
+def complete_model(ctx, param, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Shell completion of architectures' names."""
+    from kzoo.registry import list_models
+
+    return list_models(f"{incomplete}*")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns; those of numbers to the right."""
+    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(header))]
+    lines = [
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in cells
+    ]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell[0].isdigit() or cell[0] in "-–+"
+
+
+def pairs(values: Sequence[tuple[str, object]]) -> str:
+    """``name  value`` lines, aligned; those without a value are left out."""
+    shown = [(name, str(value)) for name, value in values if value not in (None, "", [])]
+    width = max(len(name) for name, _ in shown)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
+
+
+def kilobytes(count: int | None) -> str:
+    """Bytes as kB of 1,000."""
+    return "–" if count is None else f"{count / 1000:,.1f}"
+
+
+def percent(evaluation: dict) -> str:
+    """An accuracy with its 95 % interval."""
+    low, high = evaluation["interval"]
+    return f"{100 * evaluation['accuracy']:.2f} % [{100 * low:.1f}, {100 * high:.1f}] of {evaluation['count']}"
+
+
+def show(record: dict, text: str, as_json: bool) -> None:
+    """Prints the record or the text."""
+    click.echo(json.dumps(record, indent=1) if as_json else text)
+
+
+def keep_record(verb: str, output: str | Path, record: dict) -> None:
+    """Writes the record of an artifact beside it, ``<output>.json``."""
+    from kzoo.environment import environment
+    from kzoo.files import write_json
+
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_json(
+        f"{output}.json",
+        {"step": verb, "date": date, "environment": environment(), "result": record},
+    )
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Progress]:
+    """A progress callback that draws a bar with rate and time left on stderr.
+
+    Not on a terminal, it writes a line when the task changes and every ten seconds.
+    """
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
+    from rich.progress import TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        known: dict[str, int] = {}
+
+        def progress(task: str, done: int, total: int) -> None:
+            name = task.split(":")[0]
+            if name not in known:
+                for old in known.values():
+                    bars.remove_task(old)
+                known.clear()
+                known[name] = bars.add_task(task, total=total, rate="")
+            speed = bars.tasks[-1].speed if bars.tasks else None
+            bars.update(
+                known[name],
+                description=task,
+                completed=done,
+                total=total,
+                rate=f"{speed:,.1f}/s" if speed else "",
+            )
+
+        yield progress
+
+
+def _lines() -> Progress:
+    last = {"name": "", "time": 0.0}
+
+    def progress(task: str, done: int, total: int) -> None:
+        name, now = task.split(":")[0], time.monotonic()
+        if name != last["name"] or now - last["time"] > 10:
+            click.echo(f"{task} ({done}/{total})", err=True)
+            last.update(name=name, time=now)
+
+    return progress
