@@ -82,7 +82,9 @@ class Worker:
                 raise
             if answer is None:
                 self._kill()
-                raise ChildCrashed(f"no answer after {timeout:.0f} s: stopped", self._tail(log_start))
+                raise ChildCrashed(
+                    f"no answer after {timeout:.0f} s: stopped", self._tail(log_start)
+                )
             if not answer:
                 code = self._process.wait()
                 reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -111,7 +113,11 @@ class Worker:
             stdout=self._log,
             stderr=self._log,
             pass_fds=[child_answers],
-            env={"TF_CPP_MIN_LOG_LEVEL": "1", **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={
+                "TF_CPP_MIN_LOG_LEVEL": "1",
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
             text=True,
         )
         os.close(child_answers)

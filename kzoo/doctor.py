@@ -69,13 +69,25 @@ def _machine() -> list[dict]:
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     name = governor.read_text().strip() if governor.is_file() else None
     if name and name != "performance":
-        items.append(_item("governor", "note", name, "for steady latencies: cpupower frequency-set -g performance"))
+        items.append(
+            _item(
+                "governor",
+                "note",
+                name,
+                "for steady latencies: cpupower frequency-set -g performance",
+            )
+        )
     else:
         items.append(_item("governor", "ok", name or "not readable here"))
     load = os.getloadavg()[0]
     busy = load > 0.5 * machine["cores"]
     items.append(
-        _item("load", "note" if busy else "ok", f"{load:.2f}", "latencies measured now are too high" if busy else "")
+        _item(
+            "load",
+            "note" if busy else "ok",
+            f"{load:.2f}",
+            "latencies measured now are too high" if busy else "",
+        )
     )
     cache = cache_folder()
     place = next(folder for folder in (cache, *cache.parents) if folder.exists())
@@ -86,7 +98,9 @@ def _machine() -> list[dict]:
             "cache",
             "ok" if writable and free > ENOUGH_DISK else "note",
             f"{cache}, {free / 1e9:.1f} GB free",
-            "" if writable and free > ENOUGH_DISK else "set KZOO_HOME to a folder with space that you may write to",
+            ""
+            if writable and free > ENOUGH_DISK
+            else "set KZOO_HOME to a folder with space that you may write to",
         )
     )
     return items

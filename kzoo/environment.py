@@ -8,7 +8,14 @@ import platform
 from pathlib import Path
 
 PACKAGES = (
-    "kzoo", "tensorflow", "keras", "ai-edge-litert", "tflite-runtime", "numpy", "pillow", "scikit-learn",
+    "kzoo",
+    "tensorflow",
+    "keras",
+    "ai-edge-litert",
+    "tflite-runtime",
+    "numpy",
+    "pillow",
+    "scikit-learn",
 )
 
 
@@ -34,7 +41,9 @@ def machine() -> dict:
     """The processor's name, its usable cores, memory in bytes, and the operating system."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "architecture": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",

@@ -80,7 +80,9 @@ class Entry:
             "top1_data": self.top1_data,
             "top1_source": self.top1_source,
             "variant": {
-                key: value if isinstance(value, (int, float, str)) else getattr(value, "__name__", str(value))
+                key: value
+                if isinstance(value, (int, float, str))
+                else getattr(value, "__name__", str(value))
                 for key, value in self.variant.items()
             },
         }

@@ -47,7 +47,9 @@ class LazyGroup(click.Group):
         except click.UsageError as error:
             from kzoo.errors import nearest
 
-            raise click.UsageError(f"no command {args[0]!r}{nearest(args[0], COMMANDS)}", ctx) from error
+            raise click.UsageError(
+                f"no command {args[0]!r}{nearest(args[0], COMMANDS)}", ctx
+            ) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
@@ -60,7 +62,10 @@ class LazyGroup(click.Group):
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="kzoo")
 def cli() -> None:
     """From an architecture's name, or a folder of photos, to a small int8 model measured on your own device."""
@@ -85,7 +90,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "kzoo":
             raise
-        _stop(f"the package {error.name!r} is not installed; pip install it", MissingError.exit_code)
+        _stop(
+            f"the package {error.name!r} is not installed; pip install it", MissingError.exit_code
+        )
     except Exception:
         log.seek(0)
         sys.stderr.write(log.read().decode(errors="replace"))
@@ -104,7 +111,9 @@ def _divert_native_stderr() -> IO[bytes]:
     sys.stderr.flush()
     terminal = os.dup(2)
     os.dup2(log.fileno(), 2)
-    sys.stderr = os.fdopen(terminal, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    sys.stderr = os.fdopen(
+        terminal, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
+    )
     faulthandler.enable(sys.stderr)
     return log
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import Size, complete_model, force_option, json_option, pairs, seed_option, show
+from kzoo.cli.terminal import (
+    Size,
+    complete_model,
+    force_option,
+    json_option,
+    pairs,
+    seed_option,
+    show,
+)
 
 
 @click.command("build")

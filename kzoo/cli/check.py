@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import bar, data_options, json_option, kilobytes, pairs, percent, seed_option, show
+from kzoo.cli.terminal import (
+    bar,
+    data_options,
+    json_option,
+    kilobytes,
+    pairs,
+    percent,
+    seed_option,
+    show,
+)
 
 
 @click.command("check")
 @click.argument("file", type=click.Path())
-@click.option("--against", required=True, type=click.Path(), help="The .keras file it was made from.")
+@click.option(
+    "--against", required=True, type=click.Path(), help="The .keras file it was made from."
+)
 @click.option("--data", required=True, help="Labelled images (see `kzoo data`).")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="[default: test]")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many images.")
@@ -42,7 +53,9 @@ def command(
             progress=progress,
         ).to_dict()  # fmt: skip
     contents = record["contents"]
-    kinds = ", ".join(f"{kind} {kilobytes(size)}" for kind, size in contents["bytes_by_kind"].items())
+    kinds = ", ".join(
+        f"{kind} {kilobytes(size)}" for kind, size in contents["bytes_by_kind"].items()
+    )
     text = pairs(
         [
             ("Keras", f"{percent(record['keras'])} {record['keras']['split']} images"),
@@ -53,9 +66,15 @@ def command(
                 f"difference at most {record['max_logit_error']:.3g}, mean {record['mean_logit_error']:.3g} (their "
                 f"standard deviation is {record['logit_std']:.3g})",
             ),
-            ("operators", ", ".join(f"{count} {name}" for name, count in contents["operators"].items())),
+            (
+                "operators",
+                ", ".join(f"{count} {name}" for name, count in contents["operators"].items()),
+            ),
             ("float operators", ", ".join(contents["float_islands"]) or "none in an integer file"),
-            ("size", f"{kilobytes(contents['bytes'])} kB, {kilobytes(contents['gzip_bytes'])} kB gzip"),
+            (
+                "size",
+                f"{kilobytes(contents['bytes'])} kB, {kilobytes(contents['gzip_bytes'])} kB gzip",
+            ),
             ("kB by kind", kinds),
             ("gates not met", "; ".join(record["failures"])),
         ]

@@ -31,9 +31,15 @@ def conversion_text(record: dict) -> str:
     return pairs(
         [
             ("written", f"{record['output']}, {record['output']}.json"),
-            ("size", f"{kilobytes(contents['bytes'])} kB, {kilobytes(contents['gzip_bytes'])} kB gzip"),
+            (
+                "size",
+                f"{kilobytes(contents['bytes'])} kB, {kilobytes(contents['gzip_bytes'])} kB gzip",
+            ),
             ("input, output", ", ".join(f"{port['dtype']} {port['shape']}" for port in ports)),
-            ("operators", ", ".join(f"{count} {name}" for name, count in contents["operators"].items())),
+            (
+                "operators",
+                ", ".join(f"{count} {name}" for name, count in contents["operators"].items()),
+            ),
             ("float operators", (", ".join(islands) or "none") if quantized else None),
             (
                 "against Keras",

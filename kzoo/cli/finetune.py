@@ -5,7 +5,15 @@ from __future__ import annotations
 import click
 
 from kzoo.cli.terminal import (
-    bar, data_options, force_option, json_option, keep_record, pairs, percent, seed_option, show,
+    bar,
+    data_options,
+    force_option,
+    json_option,
+    keep_record,
+    pairs,
+    percent,
+    seed_option,
+    show,
 )  # fmt: skip
 
 
@@ -16,8 +24,12 @@ from kzoo.cli.terminal import (
 @click.option("--epochs", default=15, show_default=True)
 @click.option("--learning-rate", "--lr", default=1e-3, show_default=True)
 @click.option("--optimizer", default="adam", show_default=True, help="Any of Keras, by name.")
-@click.option("--schedule", default="cosine", show_default=True, help="Any of Keras, by name, or constant.")
-@click.option("--train", "trainable", multiple=True, help="Prefix of the layers to train; may be repeated.")
+@click.option(
+    "--schedule", default="cosine", show_default=True, help="Any of Keras, by name, or constant."
+)
+@click.option(
+    "--train", "trainable", multiple=True, help="Prefix of the layers to train; may be repeated."
+)
 @click.option(
     "--phase",
     "phases",
@@ -30,7 +42,10 @@ from kzoo.cli.terminal import (
 @click.option("--label-smoothing", default=0.0, show_default=True)
 @click.option("--early-stopping", type=int, help="Epochs without improvement before a phase ends.")
 @click.option(
-    "--monitor", type=click.Choice(["val_loss", "val_accuracy"]), default="val_loss", show_default=True
+    "--monitor",
+    type=click.Choice(["val_loss", "val_accuracy"]),
+    default="val_loss",
+    show_default=True,
 )
 @data_options
 @seed_option
@@ -45,7 +60,8 @@ def command(
     Writes the model, its record (.json) and its curves (.png). Killed, the same command goes on where it was.
     """
     from kzoo.files import new_output
-    from kzoo.learn.finetune import Phase, finetune, parse_phase
+    from kzoo.learn.finetune import finetune
+    from kzoo.learn.phase import Phase, parse_phase
     from kzoo.report.plots import curves
 
     for written in (output, f"{output}.json", f"{output}.png"):
@@ -76,7 +92,10 @@ def command(
     text = pairs(
         [
             ("written", f"{output}, {output}.json, {output}.png"),
-            ("epochs", f"{len(training.history)}{' (stopped early)' if training.stopped_early else ''}"),
+            (
+                "epochs",
+                f"{len(training.history)}{' (stopped early)' if training.stopped_early else ''}",
+            ),
             ("accuracy", f"{percent(evaluation)} {evaluation['split']} images"),
             ("log-loss", f"{evaluation['log_loss']:.4f}"),
         ]

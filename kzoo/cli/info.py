@@ -21,13 +21,25 @@ def command(name: str, as_json: bool) -> None:
             ("name", card["name"]),
             ("paper", card["paper"]),
             ("file", f"kzoo/zoo/{card['family']}.py"),
-            ("input", " x ".join(map(str, card["input"])) + " pixels in [0, 255] (height x width x channels)"),
+            (
+                "input",
+                " x ".join(map(str, card["input"]))
+                + " pixels in [0, 255] (height x width x channels)",
+            ),
             ("smallest input", f"{card['smallest_input']} x {card['smallest_input']}"),
-            ("normalization", f"(pixel - {normalization['mean']}) / {normalization['std']}, in the model"),
+            (
+                "normalization",
+                f"(pixel - {normalization['mean']}) / {normalization['std']}, in the model",
+            ),
             ("classes", card["classes"]),
             ("parameters", f"{card['params']:,} trainable, {card['total_params']:,} in all"),
             ("MACs", f"{card['macs']:,}"),
-            ("top-1", f"{card['top1']} % on {card['top1_data']} ({card['top1_source']})" if card["top1"] else ""),
+            (
+                "top-1",
+                f"{card['top1']} % on {card['top1_data']} ({card['top1_source']})"
+                if card["top1"]
+                else "",
+            ),
             ("arguments", ", ".join(f"{key}={value}" for key, value in card["variant"].items())),
         ]
     )

@@ -17,7 +17,9 @@ def command(pattern: str, as_json: bool) -> None:
 
     cards = [entry(name).card() for name in list_models(pattern)]
     if not cards:
-        raise UsageError(f"no architecture matches {pattern!r}{nearest(pattern.strip('*'), list_models())}")
+        raise UsageError(
+            f"no architecture matches {pattern!r}{nearest(pattern.strip('*'), list_models())}"
+        )
     rows = [
         (
             card["name"],

@@ -26,11 +26,22 @@ class Threads(click.Option):
 @click.command("profile")
 @click.argument("model", type=click.Path())
 @click.option(
-    "--threads", cls=Threads, type=int, multiple=True, default=[1], show_default="1", help="One or several counts."
+    "--threads",
+    cls=Threads,
+    type=int,
+    multiple=True,
+    default=[1],
+    show_default="1",
+    help="One or several counts.",
 )
-@click.option("--runtime", help="ai-edge-litert, tflite-runtime or tensorflow.  [default: the first installed]")
+@click.option(
+    "--runtime",
+    help="ai-edge-litert, tflite-runtime or tensorflow.  [default: the first installed]",
+)
 @click.option("--min-runs", default=100, show_default=True, help="Timed runs, at least.")
-@click.option("--min-seconds", default=1.0, show_default=True, help="Seconds of timed runs, at least.")
+@click.option(
+    "--min-seconds", default=1.0, show_default=True, help="Seconds of timed runs, at least."
+)
 @json_option
 def command(model, threads, runtime, min_runs, min_seconds, as_json) -> None:
     """Measure the latency and memory of the .tflite MODEL on this machine."""
@@ -63,9 +74,18 @@ def command(model, threads, runtime, min_runs, min_seconds, as_json) -> None:
     memory = record["memory"]
     below = pairs(
         [
-            ("model", f"{model} ({record['model_bytes']:,} bytes, sha256 {record['model_sha256'][:16]})"),
-            ("runtime", f"{record['runtime']} {record['runtime_version']}, delegate {record['delegate']}"),
-            ("machine", f"{machine['processor']}, {machine['cores']} cores ({record['kind']}, {record['target']})"),
+            (
+                "model",
+                f"{model} ({record['model_bytes']:,} bytes, sha256 {record['model_sha256'][:16]})",
+            ),
+            (
+                "runtime",
+                f"{record['runtime']} {record['runtime_version']}, delegate {record['delegate']}",
+            ),
+            (
+                "machine",
+                f"{machine['processor']}, {machine['cores']} cores ({record['kind']}, {record['target']})",
+            ),
             (
                 "memory",
                 f"{memory['peak_bytes'] / 1e6:.1f} MB at most, {memory['baseline_bytes'] / 1e6:.1f} MB of it before the "

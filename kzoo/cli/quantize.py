@@ -5,7 +5,15 @@ from __future__ import annotations
 import click
 
 from kzoo.cli.convert import conversion_text, head_option, io_option
-from kzoo.cli.terminal import bar, data_options, force_option, json_option, keep_record, seed_option, show
+from kzoo.cli.terminal import (
+    bar,
+    data_options,
+    force_option,
+    json_option,
+    keep_record,
+    seed_option,
+    show,
+)
 
 
 @click.command("quantize")
@@ -20,7 +28,19 @@ from kzoo.cli.terminal import bar, data_options, force_option, json_option, keep
 @force_option
 @json_option
 def command(
-    model, calibrate, output, samples, io, head, validation, test, bad, max_bad, seed, force, as_json
+    model,
+    calibrate,
+    output,
+    samples,
+    io,
+    head,
+    validation,
+    test,
+    bad,
+    max_bad,
+    seed,
+    force,
+    as_json,
 ) -> None:
     """Write the .keras file MODEL as a full-integer int8 .tflite, invoke it and compare it."""
     from kzoo.files import new_output

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,30 +19,12 @@ from kzoo.learn.checkpoint import drop_checkpoints, load_checkpoint, save_checkp
 from kzoo.learn.evaluate import Evaluation, outputs, score, softmax
 from kzoo.learn.inputs import matching_data
 from kzoo.learn.optimizer import make_optimizer
+from kzoo.learn.phase import Phase, as_phase, set_trainable
 from kzoo.progress import Progress, silent
 from kzoo.zoo.model_file import class_names, gives_probabilities, keras_name, opened, save_model
 
 if TYPE_CHECKING:
     import keras
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training with one optimizer.
-
-    Attributes:
-        epochs: passes over the training split.
-        trainable: "all", or prefixes of the layers to train, ``("head", "stage4")``; the others are frozen,
-            their BatchNorm too (it then uses its stored statistics).
-        optimizer, schedule: as `kzoo.learn.optimizer.make_optimizer` takes them.
-        learning_rate: the initial one.
-    """
-
-    epochs: int = 15
-    trainable: str | Sequence[str] = "all"
-    optimizer: str | Mapping[str, object] = "adam"
-    learning_rate: float = 1e-3
-    schedule: str | Mapping[str, object] = "cosine"
 
 
 @dataclass(frozen=True)
@@ -128,7 +109,7 @@ def finetune(
     """
     if output is not None:
         output = new_output(keras_name(output), force=force)
-    phases = [_phase(phase) for phase in phases]
+    phases = [as_phase(phase) for phase in phases]
     _check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor)
     names = class_names(model) if isinstance(model, (str, os.PathLike)) else ()
     model = opened(model)
@@ -137,7 +118,9 @@ def finetune(
         model.inputs[0].shape[1:], model.outputs[0].shape[1], data, names, **options
     )
     if early_stopping is not None and not len(data.splits["validation"]):
-        raise UsageError("early stopping needs a validation split; load the data with validation above 0")
+        raise UsageError(
+            "early stopping needs a validation split; load the data with validation above 0"
+        )
     batch_size = min(batch_size, len(data.splits["train"]))
     weights = _class_weights(class_weights, data)
     recipe = {
@@ -174,7 +157,9 @@ def finetune(
     )
 
 
-def evaluate(model: keras.Model, data: Dataset, *, split: str | None = None, progress: Progress = silent):
+def evaluate(
+    model: keras.Model, data: Dataset, *, split: str | None = None, progress: Progress = silent
+):
     """Evaluates a model on a split of a dataset, the test split by default; see `Evaluation`."""
     split = split or data.evaluation_split
     found = outputs(model, data.images, data.splits[split], progress)
@@ -228,7 +213,7 @@ class _Loop:
         import keras
 
         phase = self.phases[index]
-        _set_trainable(self.model, phase.trainable)
+        set_trainable(self.model, phase.trainable)
         self.model.compile(
             optimizer=make_optimizer(
                 phase.optimizer, phase.learning_rate, phase.schedule, self.steps * phase.epochs
@@ -240,7 +225,9 @@ class _Loop:
         )
         self.model.optimizer.build(self.model.trainable_variables)
 
-    def _epoch(self, index: int, epoch: int, first: int, patience: int | None, monitor: str) -> bool:
+    def _epoch(
+        self, index: int, epoch: int, first: int, patience: int | None, monitor: str
+    ) -> bool:
         """Trains one epoch from step ``first``, appends its row; returns whether to stop."""
         classes = np.eye(len(self.data.classes), dtype=np.float32)
         number = sum(phase.epochs for phase in self.phases[:index]) + epoch
@@ -337,29 +324,6 @@ class _Loop:
         self.best_weights = best or None
 
 
-def _phase(phase: Phase | Mapping[str, object]) -> Phase:
-    if isinstance(phase, Phase):
-        return phase
-    known = Phase.__dataclass_fields__
-    for key in phase:
-        if key not in known:
-            raise UsageError(
-                f"a phase has no {key!r}{nearest(key, known)} (known: {', '.join(known)})"
-            )
-    return Phase(**phase)
-
-
-def parse_phase(text: str) -> Phase:
-    """A phase of ``"epochs: 5, trainable: head, learning_rate: 0.001"`` (YAML without the braces)."""
-    import yaml
-
-    try:
-        values = yaml.safe_load("{" + text.replace("=", ": ") + "}")
-    except yaml.YAMLError as error:
-        raise UsageError(f"a phase is 'epochs: 5, trainable: head'; {text!r} was given") from error
-    return _phase({key: float(v) if key == "learning_rate" else v for key, v in values.items()})
-
-
 def _check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor) -> None:
     if not phases or any(phase.epochs < 1 for phase in phases):
         raise UsageError("at least one phase of at least one epoch is needed")
@@ -368,28 +332,14 @@ def _check_arguments(phases, batch_size, label_smoothing, early_stopping, monito
     if not 0 <= label_smoothing < 1:
         raise UsageError(f"label_smoothing is in [0, 1); {label_smoothing} was given")
     if early_stopping is not None and early_stopping < 1:
-        raise UsageError(f"early_stopping is a number of epochs, at least 1; {early_stopping} was given")
+        raise UsageError(
+            f"early_stopping is a number of epochs, at least 1; {early_stopping} was given"
+        )
     if monitor not in ("val_loss", "val_accuracy"):
         raise UsageError(f"monitor is val_loss or val_accuracy; {monitor!r} was given")
     for phase in phases:
         if phase.learning_rate <= 0:
             raise UsageError(f"a learning rate is above 0; {phase.learning_rate} was given")
-
-
-def _set_trainable(model: keras.Model, trainable: str | Sequence[str]) -> None:
-    prefixes = (trainable,) if isinstance(trainable, str) else tuple(trainable)
-    names = [layer.name for layer in model.layers]
-    for prefix in prefixes:
-        if prefix != "all" and not any(name.startswith(prefix) for name in names):
-            known = sorted({name.split("_")[0] for name in names})
-            raise UsageError(
-                f"no layer of {model.name} starts with {prefix!r}{nearest(prefix, known)} "
-                f"(its layers start with {', '.join(known[:12])})"
-            )
-    for layer in model.layers:
-        layer.trainable = "all" in prefixes or layer.name.startswith(prefixes)
-    if not model.trainable_variables:
-        raise UsageError(f"nothing to train: no layer that starts with {prefixes} has weights")
 
 
 def _class_weights(weights: str | Mapping[str, float] | None, data: Dataset) -> np.ndarray | None:
@@ -400,7 +350,9 @@ def _class_weights(weights: str | Mapping[str, float] | None, data: Dataset) -> 
     if weights == "balanced":
         return (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
     if isinstance(weights, str):
-        raise UsageError(f"class_weights is 'balanced' or a weight per class; {weights!r} was given")
+        raise UsageError(
+            f"class_weights is 'balanced' or a weight per class; {weights!r} was given"
+        )
     for name in weights:
         if name not in data.classes:
             raise UsageError(f"class_weights names {name!r}{nearest(name, data.classes)}")

@@ -116,7 +116,9 @@ def check(
     found, logits = lite_outputs(file, data.images_file, indices)
     progress("check", 2, 2)
     if found.shape != expected.shape:
-        raise BadInputError(f"{file} gives {found.shape[1:]} outputs, {shown(against)} {expected.shape[1:]}")
+        raise BadInputError(
+            f"{file} gives {found.shape[1:]} outputs, {shown(against)} {expected.shape[1:]}"
+        )
 
     gives_logits = logits is None and not _are_probabilities(found)
     lite_probabilities = softmax(found) if gives_logits else found
@@ -128,7 +130,9 @@ def check(
         compared, pair = "logits", [expected, found if logits is None else logits]
     errors = np.abs(pair[0] - pair[1])
     labels = data.labels[indices]
-    evaluations = [score(p, labels, split, FLOOR) for p in (keras_probabilities, lite_probabilities)]
+    evaluations = [
+        score(p, labels, split, FLOOR) for p in (keras_probabilities, lite_probabilities)
+    ]
     agreement = float((pair[0].argmax(1) == lite_probabilities.argmax(1)).mean())
     return Check(
         contents=contents,
@@ -140,7 +144,9 @@ def check(
         agreement=agreement,
         keras=evaluations[0],
         lite=evaluations[1],
-        failures=_failures(agreement, evaluations, contents, min_agreement, max_drop, max_float_ops),
+        failures=_failures(
+            agreement, evaluations, contents, min_agreement, max_drop, max_float_ops
+        ),
         keras_probabilities=keras_probabilities,
         lite_probabilities=lite_probabilities,
         indices=indices,
@@ -166,7 +172,9 @@ def _are_probabilities(values: np.ndarray) -> bool:
     return bool((values >= 0).all() and np.abs(values.sum(axis=1) - 1).max() < 0.05)
 
 
-def _failures(agreement, evaluations, contents, min_agreement, max_drop, max_float_ops) -> list[str]:
+def _failures(
+    agreement, evaluations, contents, min_agreement, max_drop, max_float_ops
+) -> list[str]:
     failures = []
     if min_agreement is not None and agreement < min_agreement:
         failures.append(f"top-1 agreement {agreement:.4f} is below {min_agreement:g}")
@@ -175,5 +183,7 @@ def _failures(agreement, evaluations, contents, min_agreement, max_drop, max_flo
         failures.append(f"accuracy drops by {drop:.2f} points, {max_drop:g} are allowed")
     islands = contents.float_islands
     if max_float_ops is not None and len(islands) > max_float_ops:
-        failures.append(f"{len(islands)} float operators, {max_float_ops} allowed: {', '.join(islands[:5])}")
+        failures.append(
+            f"{len(islands)} float operators, {max_float_ops} allowed: {', '.join(islands[:5])}"
+        )
     return failures

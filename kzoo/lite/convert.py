@@ -95,7 +95,11 @@ def write_lite(model, output, quantization, io, head, calibration, force, progre
         raise UsageError(f"head {head!r} is neither probabilities nor logits")
     name = f"convert to {quantization}"
     progress(name, 0, 3)
-    with model_path(model) as path, atomic(output) as temporary, tempfile.TemporaryDirectory() as work:
+    with (
+        model_path(model) as path,
+        atomic(output) as temporary,
+        tempfile.TemporaryDirectory() as work,
+    ):
         if calibration is not None:
             np.save(f"{work}/calibration.npy", calibration)
         try:
@@ -149,7 +153,9 @@ def _compare(file: Path, work: str, made: dict, quantization: str) -> dict:
     elif logits is None:
         logits = found
     if not np.isfinite(logits).all():
-        raise BadInputError("the converted file gives NaN or infinity; has the model NaN in its weights?")
+        raise BadInputError(
+            "the converted file gives NaN or infinity; has the model NaN in its weights?"
+        )
     error = float(np.abs(logits - expected).max() / max(expected.std(), 1e-6))
     if quantization == "float32" and error > TOLERANCE:
         raise BadInputError(

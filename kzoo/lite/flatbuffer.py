@@ -31,7 +31,9 @@ def parse(data: bytes) -> schema.ModelT:
             raise ValueError("it has no operators")
         return model
     except Exception as error:
-        raise BadInputError(f"the .tflite file is damaged ({type(error).__name__}: {error})") from error
+        raise BadInputError(
+            f"the .tflite file is damaged ({type(error).__name__}: {error})"
+        ) from error
 
 
 def serialize(model: schema.ModelT) -> bytes:

@@ -88,7 +88,9 @@ def _port(graph, index: int) -> dict:
 
     tensor = graph.tensors[index]
     quantization = tensor.quantization
-    quantized = quantization is not None and quantization.scale is not None and len(quantization.scale)
+    quantized = (
+        quantization is not None and quantization.scale is not None and len(quantization.scale)
+    )
     return {
         "name": tensor.name.decode(),
         "shape": [int(size) for size in tensor.shape],
@@ -106,7 +108,8 @@ def _float_islands(model) -> list[str]:
     dtypes = [flatbuffer.DTYPES[tensor.type] for tensor in graph.tensors]
     kernels = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
     quantized = any(
-        flatbuffer.operator(model, op) in kernels and dtypes[op.outputs[0]] in ("int8", "uint8", "int16")
+        flatbuffer.operator(model, op) in kernels
+        and dtypes[op.outputs[0]] in ("int8", "uint8", "int16")
         for op in graph.operators
     )
     if not quantized:

@@ -13,7 +13,11 @@ from kzoo.files import existing
 
 
 def lite_outputs(
-    file: str | os.PathLike, images_file: str | os.PathLike, indices: np.ndarray, *, threads: int | None = None
+    file: str | os.PathLike,
+    images_file: str | os.PathLike,
+    indices: np.ndarray,
+    *,
+    threads: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Runs a .tflite on uint8 images, one by one, in a fresh child process.
 
@@ -87,7 +91,9 @@ def infer(data: bytes, images: np.ndarray, threads: int) -> list[np.ndarray]:
         np.float32: lambda pixels: pixels.astype(np.float32),
     }.get(inputs[0]["dtype"])
     if encode is None:
-        raise BadInputError(f"the model's input is {inputs[0]['dtype'].__name__}; uint8, int8 or float32 is expected")
+        raise BadInputError(
+            f"the model's input is {inputs[0]['dtype'].__name__}; uint8, int8 or float32 is expected"
+        )
     collected = [np.empty((len(images), *d["shape"][1:]), np.float32) for d in results]
     for i, image in enumerate(images):
         interpreter.set_tensor(inputs[0]["index"], encode(image[None]))

@@ -96,7 +96,10 @@ def _normalization(net) -> list[float] | None:
     import keras
 
     layer = next((layer for layer in net.layers if layer.name == "preprocess"), None)
-    if not isinstance(layer, keras.layers.Rescaling) or np.size(layer.scale) * np.size(layer.offset) != 1:
+    if (
+        not isinstance(layer, keras.layers.Rescaling)
+        or np.size(layer.scale) * np.size(layer.offset) != 1
+    ):
         return None
     image = net.inputs[0]._keras_history.operation
     users = [node.operation for node in image._outbound_nodes]
@@ -130,7 +133,9 @@ def _frozen(net, cast: bool, add_softmax: bool, normalization: list[float] | Non
     return convert_variables_to_constants_v2(concrete)
 
 
-def _full_integer(converter, images: np.ndarray, io: str, normalization: list[float] | None) -> None:
+def _full_integer(
+    converter, images: np.ndarray, io: str, normalization: list[float] | None
+) -> None:
     """Sets the converter to int8 weights and activations, calibrated on uint8 images (n, h, w, c)."""
     import tensorflow as tf
 

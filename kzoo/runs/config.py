@@ -126,7 +126,9 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> RunCo
 
 def _find(path: str | os.PathLike) -> Path:
     package = Path(__file__).parents[1]
-    shipped = [folder / f"{path}.yaml" for folder in (package / "_configs", package.parent / "configs")]
+    shipped = [
+        folder / f"{path}.yaml" for folder in (package / "_configs", package.parent / "configs")
+    ]
     for file in (Path(path), *(shipped if re.fullmatch(r"\w+", str(path)) else ())):
         if file.is_file():
             return file
@@ -155,7 +157,7 @@ _Loader.add_implicit_resolver(
 
 def _parse(text: str, source: str) -> object:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{source} is not YAML: {error}") from error
 
@@ -163,7 +165,9 @@ def _parse(text: str, source: str) -> object:
 def _apply(values: dict, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UsageError(f"an override is key=value, such as train.epochs=3; {override!r} was given")
+        raise UsageError(
+            f"an override is key=value, such as train.epochs=3; {override!r} was given"
+        )
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(values.get(parent), dict):
@@ -191,5 +195,7 @@ def _fields(location: tuple) -> list[str]:
         ("check",): CheckConfig,
         ("profile",): ProfileConfig,
     }
-    section = sections.get(location, PhaseConfig if location[:2] == ("train", "phases") else RunConfig)
+    section = sections.get(
+        location, PhaseConfig if location[:2] == ("train", "phases") else RunConfig
+    )
     return list(section.model_fields)

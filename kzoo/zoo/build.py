@@ -53,7 +53,9 @@ def build(
             f"{height} x {width} was asked"
         )
     if classes < 1 or channels < 1:
-        raise UsageError(f"classes and channels are at least 1; {classes} and {channels} were asked")
+        raise UsageError(
+            f"classes and channels are at least 1; {classes} and {channels} were asked"
+        )
     if unknown := sorted(set(variant) - set(row.variant)):
         raise UsageError(
             f"{name} takes no argument {', '.join(unknown)}; it takes "

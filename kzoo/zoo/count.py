@@ -45,7 +45,9 @@ def _layer_macs(layer, node) -> int:
             middle = outputs[1] * outputs[2] * inputs[-1] * layer.depth_multiplier
             return middle * (math.prod(layer.kernel_size) + outputs[-1])
         case keras.layers.Conv2D():
-            return math.prod(outputs[1:]) * math.prod(layer.kernel_size) * inputs[-1] // layer.groups
+            return (
+                math.prod(outputs[1:]) * math.prod(layer.kernel_size) * inputs[-1] // layer.groups
+            )
         case keras.layers.Dense():
             return math.prod(outputs[1:]) * inputs[-1]
     return 0

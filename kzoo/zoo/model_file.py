@@ -19,7 +19,11 @@ NOTES = "kzoo.json"
 
 
 def save_model(
-    model: keras.Model, path: str | os.PathLike, *, classes: tuple[str, ...] = (), force: bool = False
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    classes: tuple[str, ...] = (),
+    force: bool = False,
 ) -> Path:
     """Writes ``model`` as ``.keras``, whole or not at all, with its class names inside.
 

@@ -27,7 +27,9 @@ def option_a(x, filters, stride, name):
     # Told "channels_first", this layer pads the last two axes, here (w, c): zeros are added to the
     # channels by a stock layer, with a name.
     pad = layers.ZeroPadding2D(
-        ((0, 0), (new // 2, new - new // 2)), data_format="channels_first", name=f"{name}_shortcut_pad"
+        ((0, 0), (new // 2, new - new // 2)),
+        data_format="channels_first",
+        name=f"{name}_shortcut_pad",
     )
     return pad(x)
 

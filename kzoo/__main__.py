@@ -1,0 +1,5 @@
+"""``python -m kzoo``."""
+
+from kzoo.cli import main
+
+main()

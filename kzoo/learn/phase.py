@@ -1,0 +1,72 @@
+"""A phase of training: which layers, how long, with what optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import yaml
+
+from kzoo.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one optimizer.
+
+    Attributes:
+        epochs: passes over the training split.
+        trainable: "all", or prefixes of the layers to train, ``("head", "stage4")``; the others are frozen,
+            their BatchNorm too (it then uses its stored statistics).
+        optimizer, schedule: as `kzoo.learn.optimizer.make_optimizer` takes them.
+        learning_rate: the initial one.
+    """
+
+    epochs: int = 15
+    trainable: str | Sequence[str] = "all"
+    optimizer: str | Mapping[str, object] = "adam"
+    learning_rate: float = 1e-3
+    schedule: str | Mapping[str, object] = "cosine"
+
+
+def as_phase(phase: Phase | Mapping[str, object]) -> Phase:
+    """A phase of a phase or of its fields; raises UsageError for an unknown one, with the nearest."""
+    if isinstance(phase, Phase):
+        return phase
+    known = Phase.__dataclass_fields__
+    for key in phase:
+        if key not in known:
+            raise UsageError(
+                f"a phase has no {key!r}{nearest(key, known)} (known: {', '.join(known)})"
+            )
+    return Phase(**phase)
+
+
+def parse_phase(text: str) -> Phase:
+    """A phase of ``"epochs: 5, trainable: head, learning_rate: 0.001"`` (YAML without the braces)."""
+    try:
+        values = yaml.safe_load("{" + text.replace("=", ": ") + "}")
+    except yaml.YAMLError as error:
+        raise UsageError(f"a phase is 'epochs: 5, trainable: head'; {text!r} was given") from error
+    return as_phase({key: float(v) if key == "learning_rate" else v for key, v in values.items()})
+
+
+def set_trainable(model: keras.Model, trainable: str | Sequence[str]) -> None:
+    """Freezes all layers but those that start with a prefix; raises UsageError if that leaves none."""
+    prefixes = (trainable,) if isinstance(trainable, str) else tuple(trainable)
+    names = [layer.name for layer in model.layers]
+    for prefix in prefixes:
+        if prefix != "all" and not any(name.startswith(prefix) for name in names):
+            known = sorted({name.split("_")[0] for name in names})
+            raise UsageError(
+                f"no layer of {model.name} starts with {prefix!r}{nearest(prefix, known)} "
+                f"(its layers start with {', '.join(known[:12])})"
+            )
+    for layer in model.layers:
+        layer.trainable = "all" in prefixes or layer.name.startswith(prefixes)
+    if not model.trainable_variables:
+        raise UsageError(f"nothing to train: no layer that starts with {prefixes} has weights")

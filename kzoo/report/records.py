@@ -1,0 +1,136 @@
+"""What a run wrote down: its ledgers, read and found to be records."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kzoo.errors import BadInputError, MissingError
+from kzoo.files import read_json
+
+STEPS = ("build", "finetune", "convert", "quantize", "check", "profile")
+"""The steps that leave a record for each model, in the order they are done."""
+
+MADE_BY = {
+    "finetune": {"model": "build"},
+    "convert": {"model": "finetune"},
+    "quantize": {"model": "finetune"},
+    "check": {"model": "finetune", "float32": "convert", "int8": "quantize"},
+    "profile": {"float32": "convert", "int8": "quantize"},
+}
+"""Step → the inputs that are another step's output, by the names that its record gives them."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """A run's folder, as far as it was written.
+
+    Attributes:
+        folder: where it stands.
+        name: the run's name.
+        models: in the order of the config.
+        config: the resolved config as text; empty where there is none.
+        data: the record of the dataset, or None.
+        steps: model → step → record; a step that was not done is absent.
+    """
+
+    folder: Path
+    name: str
+    models: tuple[str, ...]
+    config: str
+    data: dict | None
+    steps: dict[str, dict[str, dict]]
+
+    def all(self) -> list[dict]:
+        """Every record, the dataset's first."""
+        found = [record for steps in self.steps.values() for record in steps.values()]
+        return [self.data, *found] if self.data else found
+
+    def result(self, model: str, step: str) -> dict | None:
+        """What a step returned, or None where it was not done."""
+        return self.steps[model].get(step, {}).get("result")
+
+
+def read_records(folder: str | os.PathLike) -> Records:
+    """Reads the records of a run.
+
+    Raises:
+        MissingError: the folder does not exist or is no run's folder.
+        BadInputError: a record is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "run.json").is_file() or not (folder / "ledger").is_dir():
+        what = "has no run.json with a ledger/ beside it" if folder.is_dir() else "is no folder"
+        raise MissingError(
+            f"{str(folder)!r} {what}: a report is made from a run's folder, such as runs/quickstart; "
+            "make one with: kzoo run quickstart"
+        )
+    run = read_json(folder / "run.json")
+    with damaged(folder / "run.json"):
+        name, models = str(run["name"]), tuple(run["models"])
+        for model in models:
+            # The name becomes part of file names.
+            if Path(model).name != model:
+                raise ValueError(f"{model!r} is no model's name")
+    config = folder / "config.yaml"
+    return Records(
+        folder=folder,
+        name=name,
+        models=models,
+        config=config.read_text(errors="replace") if config.is_file() else "",
+        data=_read(folder, "dataset", "data"),
+        steps={
+            model: {step: found for step in STEPS if (found := _read(folder, model, step))}
+            for model in models
+        },
+    )
+
+
+def _read(folder: Path, model: str, step: str) -> dict | None:
+    path = ledger(folder, model, step)
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    with damaged(path):
+        fields = {"result": dict, "inputs": dict, "settings": dict, "outputs": dict}
+        fields |= {"environment": dict, "date": str}
+        for field, kind in fields.items():
+            if not isinstance(record[field], kind):
+                raise TypeError(f"{field!r} is no {kind.__name__}")
+    return record
+
+
+def ledger(folder: Path, model: str, step: str) -> Path:
+    """Where the record of a step stands."""
+    return folder / "ledger" / f"{model}.{step}.json"
+
+
+@contextlib.contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """Turns what a record with a missing or a wrong field causes into a BadInputError naming it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise BadInputError(
+            f"{str(path)!r} is damaged ({reason}); remove it and do its step again with kzoo run"
+        ) from error
+
+
+def stale(records: Records, model: str) -> list[str]:
+    """Steps whose record is about another file than the one that now stands before them.
+
+    A run that was cut short after a change leaves new models beside old measurements.
+    """
+    steps = records.steps[model]
+    found = []
+    for step, made_by in MADE_BY.items():
+        inputs = steps.get(step, {}).get("inputs", {})
+        for key, maker in made_by.items():
+            written = steps.get(maker, {}).get("outputs", {}).values()
+            if key in inputs and written and inputs[key] not in written and step not in found:
+                found.append(step)
+    return found

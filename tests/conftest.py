@@ -1,0 +1,87 @@
+"""What the tests of several rooms share: one small trained network and its exported files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory):
+    """Stores and downloads of the tests stay out of the user's cache."""
+    before = os.environ.get("KZOO_HOME")
+    os.environ["KZOO_HOME"] = str(tmp_path_factory.mktemp("home"))
+    yield
+    os.environ.pop("KZOO_HOME")
+    if before:
+        os.environ["KZOO_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and photos beside the checkout; absent elsewhere."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs real models and photos in {folder}, which is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's digits at 32 x 32 x 1."""
+    from kzoo.data.load import load_data
+
+    return load_data("digits", channels=1)
+
+
+@pytest.fixture(scope="session")
+def trained(digits, tmp_path_factory) -> Path:
+    """A LeNet-5 after three epochs on the digits, as a .keras file."""
+    import kzoo
+
+    path = tmp_path_factory.mktemp("trained") / "lenet5.keras"
+    model = kzoo.build("lenet5", seed=0)
+    phase = {"epochs": 3, "learning_rate": 3e-3}
+    kzoo.finetune(model, digits, phases=[phase], output=path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lite_float(trained) -> Path:
+    """`trained` as a float32 .tflite."""
+    import kzoo
+
+    path = trained.with_name("float.tflite")
+    kzoo.convert(trained, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lite_int8(trained, digits) -> Path:
+    """`trained` as an int8 .tflite with uint8 input and output."""
+    import kzoo
+
+    path = trained.with_name("int8.tflite")
+    kzoo.quantize(trained, path, calibrate=digits)
+    return path
+
+
+@pytest.fixture(scope="session")
+def kzoo_command():
+    """Runs the command line in a process of its own: ``kzoo_command("list", "resnet*", cwd=...)``."""
+
+    def run(*arguments: object, **options) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "kzoo", *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=300, check=False, **options
+        )
+
+    return run
