@@ -1,7 +1,7 @@
 """What exists: one row for every registered architecture, with the numbers it must match.
 
 Standard library only, so that listing and cards cost no import of Keras. Family modules in
-`kzoo.zoo` register their builders with the `model` decorator; they are imported at the first look-up.
+`kzoo.zoo` register their builders with the `model` decorator; the first look-up imports them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Training: fit in phases, optimizers by name, exact-resume checkpoints, evaluation."""

@@ -1,6 +1,6 @@
 """Checkpoints that make an interrupted training equal to an uninterrupted one.
 
-A checkpoint holds every variable (weights, optimizer, metrics, seed states), the position and the history.
+A checkpoint holds every variable (weights, optimizer, seed states), the position and the history.
 It is written to a temporary file, fsynced and renamed; its name carries its hash; the last two
 are kept, so a damaged one falls back to the one before.
 """
@@ -35,8 +35,10 @@ def save_checkpoint(folder: Path, step: int, arrays: Mapping[str, np.ndarray], s
     np.savez(buffer, __state__=np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays)
     data = buffer.getvalue()
     write_bytes(folder / f"step-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.npz", data)
-    for old in _checkpoints(folder)[:-KEPT]:
-        old.unlink(missing_ok=True)
+    # What stands after this step was found damaged when this run resumed; it must not count as kept.
+    past = [path for path in _checkpoints(folder) if _step(path) <= step]
+    for path in set(_checkpoints(folder)) - set(past[-KEPT:]):
+        path.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
@@ -57,6 +59,10 @@ def drop_checkpoints(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if folder.parent.is_dir() and not any(folder.parent.iterdir()):
         folder.parent.rmdir()
+
+
+def _step(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name)[1])
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kzoo.errors import BadInputError
 from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -46,9 +47,19 @@ def score(
 ) -> Evaluation:
     """Evaluates probabilities (n, classes) against integer labels (n,).
 
-    ``floor`` bounds probabilities in the log-loss from below: an int8 file gives steps of 1/256, and
-    a 0 there means "below half a step".
+    ``floor`` bounds probabilities in the log-loss from below: an int8 file gives steps of 1/256,
+    and a 0 there means "below half a step".
+
+    Raises:
+        BadInputError: there are no images, or a probability is NaN.
     """
+    if not len(labels):
+        raise BadInputError(f"the {split} split has no images to evaluate on")
+    if not np.isfinite(probabilities).all():
+        raise BadInputError(
+            f"the model gives NaN or infinity on the {split} split: it diverged in training, or its "
+            "weights are damaged; lower the learning rate"
+        )
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((probabilities.shape[1],) * 2, np.int64)
     np.add.at(confusion, (labels, predicted), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from kzoo.data.dataset import Dataset
 from kzoo.data.load import load_data
@@ -35,8 +36,8 @@ def matching_data(
     if data.images.shape[1:] != (height, width, channels):
         raise BadInputError(
             f"the model takes {height} x {width} x {channels} images, the dataset has "
-            f"{' x '.join(map(str, data.images.shape[1:]))}; load it with size=({height}, {width}), "
-            f"channels={channels}"
+            f"{' x '.join(map(str, data.images.shape[1:]))}; load it with "
+            f"size=({height}, {width}), channels={channels}"
         )
     if classes != len(data.classes):
         raise BadInputError(
@@ -45,7 +46,7 @@ def matching_data(
             f"build the model with --classes {len(data.classes)}"
         )
     if names and tuple(names) != data.classes:
-        differing = next((a, b) for a, b in zip(names, data.classes, strict=True) if a != b)
+        differing = next((a, b) for a, b in zip_longest(names, data.classes) if a != b)
         raise BadInputError(
             f"the model was trained on other classes than {data.source} has: its output "
             f"{differing[0]!r} meets the folder's {differing[1]!r}; rename the folders to match"

@@ -1,0 +1,1 @@
+"""LiteRT files: converted, quantized, looked into, compared. TensorFlow is imported here alone."""

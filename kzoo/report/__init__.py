@@ -1,0 +1,1 @@
+"""Tables, plots and the HTML report, from the records of a run."""

@@ -81,7 +81,7 @@ def curves(history: Sequence[Mapping], path: str | os.PathLike, title: str = "")
         title: above the figure.
     """
     epochs = [row["epoch"] for row in history]
-    with _figure(path, 7, 5.6, title) as figure:
+    with _figure(path, 6.2, 5.2, title) as figure:
         loss, accuracy, rate = figure.subplots(
             3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 1]}
         )
@@ -256,7 +256,7 @@ def latency(profiles: Mapping[str, Mapping], path: str | os.PathLike, title: str
     times = [np.maximum(np.asarray(run["samples_ms"], float), 1e-6) for _, _, run in rows]
     low, high = min(map(np.min, times)), max(map(np.max, times))
     edges = np.geomspace(low / 1.03, high * 1.03, 160)
-    with _figure(path, 7, 1.3 + 0.72 * len(rows), title) as figure:
+    with _figure(path, 6.2, 1.3 + 0.72 * len(rows), title) as figure:
         axes = figure.subplots()
         for place, ((threads, name, run), samples) in enumerate(zip(rows, times, strict=True)):
             color = FILES.get(name, GREEN)
@@ -332,7 +332,7 @@ def sizes(contents: Mapping[str, Mapping], path: str | os.PathLike, title: str =
     """
     from matplotlib.patches import Patch
 
-    with _figure(path, 7, 1.35 + 0.78 * len(contents), title) as figure:
+    with _figure(path, 6.2, 1.35 + 0.78 * len(contents), title) as figure:
         axes = figure.subplots()
         used = {}
         longest = max(each["bytes"] for each in contents.values()) / 1000

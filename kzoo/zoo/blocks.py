@@ -24,7 +24,7 @@ layers = _Lazy("keras.layers")
 
 @dataclass(frozen=True)
 class Flavour:
-    """What one name means in one library: the same architecture has other padding and epsilon there.
+    """What one name means in one library: elsewhere it has another padding and another epsilon.
 
     Attributes:
         symmetric: pad a strided convolution by ``kernel // 2`` on both sides (torch, Caffe) instead
@@ -65,7 +65,10 @@ def normalize(x, act: str | None, flavour: Flavour, name: str):
 
 
 def conv(x, filters, kernel=1, stride=1, *, act="relu", bias=False, flavour=KERAS, name):
-    """Convolution, BatchNorm, activation: (n, h, w, c) -> (n, ceil(h/stride), ceil(w/stride), filters)."""
+    """Convolution, BatchNorm, activation.
+
+    (n, h, w, c) -> (n, ceil(h / stride), ceil(w / stride), filters).
+    """
     x, padding = _padded(x, kernel, stride, flavour, name)
     x = layers.Conv2D(
         filters, kernel, stride, padding,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def parameters(model: keras.Model) -> tuple[int, int]:
-    """(trainable, total) parameters; the total has BatchNorm's moving statistics, not seed states."""
+    """(trainable, total) parameters; the total has BatchNorm's statistics, but no seed states."""
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     return trainable, model.count_params()
 

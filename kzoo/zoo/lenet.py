@@ -1,4 +1,7 @@
-"""LeNet-5: LeCun, Bottou, Bengio, Haffner 1998, Gradient-Based Learning Applied to Document Recognition, section II.B."""
+"""LeNet-5: LeCun, Bottou, Bengio, Haffner 1998, section II.B.
+
+Gradient-Based Learning Applied to Document Recognition, Proceedings of the IEEE 86 (11).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from kzoo.zoo.blocks import layers
 @model(
     "lenet5", size=32, min_size=16, channels=1, classes=10,
     params=61_706, total_params=61_706, macs=416_520,
-    paper="LeCun et al. 1998, section II.B; C3 fully connected, plain average pooling, logits for RBF units",
+    paper="LeCun et al. 1998, section II.B; C3 fully connected, plain average pooling, "
+          "logits for RBF units",
 )  # fmt: skip
 def lenet5(x, classes):
     for i, filters in enumerate((6, 16), start=1):

@@ -16,10 +16,11 @@ V2 = (
     (4, 6, 320, 1, 1),
 )
 
-_PAPER = "Sandler et al. 2018 (arXiv:1801.04381), table 2"
-_KERAS = dict(
-    paper=_PAPER, top1_data="ImageNet-1k", top1_source="keras-team/keras-applications README (keras_in1k weights)"
-)  # fmt: skip
+_KERAS = {
+    "paper": "Sandler et al. 2018 (arXiv:1801.04381), table 2",
+    "top1_data": "ImageNet-1k",
+    "top1_source": "keras-team/keras-applications README (keras_in1k weights)",
+}
 
 
 def inverted_residual(x, filters, stride, expand, name):

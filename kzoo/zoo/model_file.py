@@ -61,7 +61,7 @@ def class_names(path: str | os.PathLike) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(path) as archive:
             return tuple(json.loads(archive.read(NOTES))["classes"])
-    except (KeyError, ValueError, zipfile.BadZipFile):
+    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile):
         return ()
 
 
@@ -91,19 +91,19 @@ def functional(model: keras.Model, path: object = "the model") -> keras.Model:
 
     if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
         raise BadInputError(
-            f"{path} is a {type(model).__name__}; a functional or Sequential model is needed, because "
-            "its graph is what is compressed and converted"
+            f"{path} is a {type(model).__name__}; a functional or Sequential model is needed, "
+            "because its graph is what is compressed and converted"
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise BadInputError(
-            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one image in and "
-            "one vector of logits or probabilities out is expected"
+            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one image in "
+            "and one vector of logits or probabilities out is expected"
         )
     image, output = model.inputs[0].shape, model.outputs[0].shape
     if len(image) != 4 or None in image[1:] or len(output) != 2 or output[1] is None:
         raise BadInputError(
-            f"{path} maps {image} to {output}; (n, height, width, channels) to (n, classes) with fixed "
-            "sizes is expected"
+            f"{path} maps {image} to {output}; (n, height, width, channels) to (n, classes) with "
+            "fixed sizes is expected"
         )
     return model
 
@@ -120,8 +120,10 @@ def gives_probabilities(model: keras.Model) -> bool:
     import keras
 
     last = model.outputs[0]._keras_history.operation
+    if isinstance(last, keras.Model):
+        return gives_probabilities(last)
     activation = getattr(last, "activation", None)
-    return isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax
+    return type(last).__name__ == "Softmax" or activation is keras.activations.softmax
 
 
 def _reason(error: Exception) -> str:
@@ -133,4 +135,5 @@ def _reason(error: Exception) -> str:
         )
     if "Could not locate class" in text or "Could not deserialize class" in text:
         return "it needs a custom class; only Keras' own layers are loaded: " + text.splitlines()[0]
-    return f"the file is damaged or not a Keras model ({text.splitlines()[0] if text else type(error).__name__})"
+    first = text.splitlines()[0] if text else type(error).__name__
+    return f"the file is damaged or not a Keras model ({first})"

@@ -1,8 +1,8 @@
 """The small ResNets for 32-pixel images.
 
 ResNet-20: He, Zhang, Ren, Sun 2015, Deep Residual Learning, section 4.2, with option A shortcuts.
-ResNet-8: the image-classification reference of MLPerf Tiny (Banbury et al. 2021), with option B shortcuts
-and biased convolutions.
+ResNet-8: the image-classification reference of MLPerf Tiny (Banbury et al. 2021), with option B
+shortcuts and biased convolutions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def option_b(x, filters, stride, name):
 @model(
     "resnet8", size=32, min_size=8, classes=10,
     params=78_186, total_params=78_666, macs=12_501_632,
-    paper="MLPerf Tiny image classification (Banbury et al. 2021, arXiv:2106.07597), reference model",
+    paper="MLPerf Tiny image classification (Banbury et al. 2021, arXiv:2106.07597), "
+          "reference model",
     depth=1, shortcut=option_b, bias=True, flavour=KERAS,
 )  # fmt: skip
 @model(

@@ -1,0 +1,1 @@
+"""What a model is measured on, one file per kind of target."""

@@ -1,0 +1,50 @@
+# make demo, make test: from a fresh checkout to a result. Needs Python 3.11 or later with venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint format bench results clean
+
+demo: .venv/kzoo
+	$(BIN)/kzoo run configs/quickstart.yaml
+
+test: .venv/test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: .venv/test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/kzoo
+	$(BIN)/python tools/bench/startup.py
+	$(BIN)/python tools/bench/conversion.py
+
+# The tables in docs/results.md, from the records of runs and benchmarks.
+results: .venv/kzoo
+	$(BIN)/kzoo run configs/quickstart.yaml
+	$(BIN)/python tools/bench/startup.py --json build/startup.json
+	$(BIN)/python tools/bench/conversion.py --json build/conversion.json
+	$(BIN)/python tools/results.py runs/quickstart --bench build/startup.json build/conversion.json
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "kzoo needs Python 3.11 or later; $$($(PYTHON) --version) is $(PYTHON). Try: make PYTHON=python3.12"; exit 3; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/kzoo: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+.venv/test: .venv/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@ .venv/kzoo
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,44 @@
+"""What every benchmark here ends with: medians, ratios, a table, a record."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+from kzoo.environment import environment
+
+
+def medians(samples: Mapping[str, list[float]]) -> dict[str, dict]:
+    """Median, extremes and count of each side's samples."""
+    return {
+        name: {
+            "median": statistics.median(values),
+            "min": min(values),
+            "max": max(values),
+            "count": len(values),
+        }
+        for name, values in samples.items()
+    }
+
+
+def finish(title: str, unit: str, rows: Mapping[str, dict], reference: str, path: Path | None) -> None:
+    """Prints the table, ratios being to ``reference``, and writes the record where asked."""
+    base = rows[reference]["median"]
+    print(f"{title} ({unit}, median of {rows[reference]['count']} alternated rounds)")
+    for name, row in rows.items():
+        ratio = row["median"] / base
+        print(f"  {name:42s} {row['median']:9.4f}  [{row['min']:.4f}, {row['max']:.4f}]  x {ratio:.3f}")
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = {
+            "title": title,
+            "unit": unit,
+            "reference": reference,
+            "rows": rows,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "environment": environment(),
+        }
+        path.write_text(json.dumps(record, indent=1) + "\n")
