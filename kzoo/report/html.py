@@ -20,8 +20,8 @@ LARGEST_TILE = 192
 def write_report(folder: str | os.PathLike) -> Path:
     """Writes ``report.html``, and its figures as ``plots/*.png``, into a run's folder.
 
-    The file is self-contained: pictures are inside, nothing is requested, nothing is executed. Steps
-    that were not done are named and left out. The same records give the same bytes.
+    The file is self-contained: pictures are inside, nothing is requested, nothing is executed.
+    Steps that were not done are named and left out. The same records give the same bytes.
 
     Raises:
         MissingError: the folder is no run's, or it cannot be written to.
@@ -35,7 +35,9 @@ def write_report(folder: str | os.PathLike) -> Path:
     page = _template().render(
         name=records.name,
         date=max((record["date"] for record in records.all()), default="")[:16].replace("T", " "),
-        version=next((r["environment"].get("packages", {}).get("kzoo") for r in records.all()), None),
+        version=next(
+            (r["environment"].get("packages", {}).get("kzoo") for r in records.all()), None
+        ),
         verdict=sections.verdict(records, summary),
         failures=[(row["model"], text) for row in summary for text in row["failures"] or []],
         gates=sections.gates_set(records),
@@ -43,7 +45,9 @@ def write_report(folder: str | os.PathLike) -> Path:
         header=header,
         cells=cells,
         evaluated=next((row for row in summary if row["count"]), None),
-        models=[_model(records, model, row) for model, row in zip(records.models, summary, strict=True)],
+        models=[
+            _model(records, model, row) for model, row in zip(records.models, summary, strict=True)
+        ],
         data=sections.data_section(records),
         environments=sections.environments(records),
         states=sections.device_states(records),
@@ -120,7 +124,9 @@ def _samples(records: Records, model: str) -> dict | None:
     tiles = _tiles(records.folder / samples["file"], record["outputs"], samples)
     shown = []
     for i, prediction in enumerate(samples["predictions"]):
-        right = {kind: prediction[kind]["class"] == prediction["label"] for kind in ("keras", "int8")}
+        right = {
+            kind: prediction[kind]["class"] == prediction["label"] for kind in ("keras", "int8")
+        }
         if right["keras"] == right["int8"]:
             outcome = "right" if right["int8"] else "WRONG in both"
         else:
@@ -132,7 +138,11 @@ def _samples(records: Records, model: str) -> dict | None:
                 "label": prediction["label"],
                 "outcome": outcome,
                 "answers": [
-                    (name, prediction[kind]["class"], f"{100 * prediction[kind]['probability']:.1f} %")
+                    (
+                        name,
+                        prediction[kind]["class"],
+                        f"{100 * prediction[kind]['probability']:.1f} %",
+                    )
                     for name, kind in (("float", "keras"), ("int8", "int8"))
                 ],
             }

@@ -65,8 +65,8 @@ def read_records(folder: str | os.PathLike) -> Records:
     if not (folder / "run.json").is_file() or not (folder / "ledger").is_dir():
         what = "has no run.json with a ledger/ beside it" if folder.is_dir() else "is no folder"
         raise MissingError(
-            f"{str(folder)!r} {what}: a report is made from a run's folder, such as runs/quickstart; "
-            "make one with: kzoo run quickstart"
+            f"{str(folder)!r} {what}: a report is made from a run's folder, such as "
+            "runs/quickstart; make one with: kzoo run quickstart"
         )
     run = read_json(folder / "run.json")
     with damaged(folder / "run.json"):

@@ -25,7 +25,12 @@ def verdict(records: Records, rows: Sequence[Mapping]) -> str:
     if failing:
         first = f"A gate is NOT MET by {_listed(failing)}."
     elif gates_set(records):
-        first = "Every gate is met."
+        unknown = [
+            model
+            for model in records.models
+            if "check" not in records.steps[model] or "check" in stale(records, model)
+        ]
+        first = f"No check of {_listed(unknown)} stands." if unknown else "Every gate is met."
     else:
         first = "No gate was set."
     done = [row for row in rows if row["accuracy_int8"] is not None]
@@ -44,10 +49,8 @@ def verdict(records: Records, rows: Sequence[Mapping]) -> str:
     if best["bytes_int8"] is not None:
         parts.append(f"{kilobytes(best['bytes_int8'])} kB")
     if best["p50_int8_ms"] is not None:
-        threads = f"{best['threads']} thread{'s' * (best['threads'] > 1)}"
-        parts.append(
-            f"{milliseconds(best['p50_int8_ms'])} ms per image ({best['latency_kind']} median, {threads})"
-        )
+        how = f"{best['latency_kind']} median, {_threads(best)}"
+        parts.append(f"{milliseconds(best['p50_int8_ms'])} ms per image ({how})")
     second = f"{'Most accurate: ' if len(done) > 1 else ''}{', '.join(parts)}."
     close = [
         row["model"]
@@ -60,9 +63,12 @@ def verdict(records: Records, rows: Sequence[Mapping]) -> str:
 
 
 def _accuracy(row: Mapping, kind: str) -> str:
-    return (
-        f"{percent(row[f'accuracy_{kind}'], row['count'])} on {row['count']:,} {row['split']} images"
-    )
+    accuracy = percent(row[f"accuracy_{kind}"], row["count"])
+    return f"{accuracy} on {row['count']:,} {row['split']} images"
+
+
+def _threads(row: Mapping) -> str:
+    return f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -111,8 +117,7 @@ def _speed(row: Mapping) -> str | None:
         if ratio >= 1
         else f"is SLOWER: it takes {1 / ratio:.2f} times as long as"
     )
-    threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
-    return f"int8 {change} float32 (p50, {threads}, {row['latency_kind']})"
+    return f"int8 {change} float32 (p50, {_threads(row)}, {row['latency_kind']})"
 
 
 def model_section(records: Records, model: str, row: Mapping) -> dict:
@@ -167,15 +172,14 @@ def _training(record: Mapping) -> dict:
     history = result["history"]
     seconds = sum(row.get("seconds") or 0 for row in history)
     phases = [
-        f"{phase['epochs']} epochs of {_plain(phase['trainable'])} by {_plain(phase['optimizer'])}, "
-        f"learning rate {phase['learning_rate']:g}, {_plain(phase['schedule'])}"
+        f"{phase['epochs']} epochs of {_plain(phase['trainable'])} by "
+        f"{_plain(phase['optimizer'])}, learning rate {phase['learning_rate']:g}, "
+        f"{_plain(phase['schedule'])}"
         for phase in settings["phases"]
     ]
-    return {
-        "phases": phases,
-        "summary": f"{len(history)} epochs in {duration(seconds)}, batches of {settings['batch_size']}"
-        + (", stopped early" if result["stopped_early"] else ""),
-    }
+    summary = f"{len(history)} epochs in {duration(seconds)}, batches of {settings['batch_size']}"
+    early = ", stopped early" if result["stopped_early"] else ""
+    return {"phases": phases, "summary": summary + early}
 
 
 def _plain(value: object) -> str:
@@ -206,11 +210,17 @@ def _checked(record: Mapping) -> dict:
     rows = [("Keras model", checks["int8"]["keras"], None)]
     rows += [(f"{kind} file", checks[kind]["lite"], checks[kind]) for kind in FILES]
     drop = 100 * (checks["int8"]["keras"]["accuracy"] - checks["int8"]["lite"]["accuracy"])
-    change = f"loses {drop:.2f}" if drop >= 0.005 else f"gains {-drop:.2f}" if drop <= -0.005 else "loses 0"
+    change = (
+        f"loses {drop:.2f}"
+        if drop >= 0.005
+        else f"gains {-drop:.2f}"
+        if drop <= -0.005
+        else "loses 0"
+    )
     wrong = round((1 - checks["int8"]["agreement"]) * checks["int8"]["lite"]["count"])
     return _evaluated(rows) | {
-        "summary": f"int8 {change} points; it answers differently from the Keras model on {wrong:,} of "
-        f"{checks['int8']['lite']['count']:,} images",
+        "summary": f"int8 {change} points; it answers differently from the Keras model on "
+        f"{wrong:,} of {checks['int8']['lite']['count']:,} images",
         "compared": checks["int8"]["compared"],
         "logit_std": f"{checks['int8']['logit_std']:.3g}",
     }
@@ -253,7 +263,10 @@ def _evaluated(rows: Sequence[tuple[str, Mapping, Mapping | None]]) -> dict:
 def class_names(records: Records, model: str, size: int) -> list[str]:
     """The names of a model's classes, or their numbers where no record has as many."""
     trained = records.result(model, "finetune") or {}
-    for names in (trained.get("classes"), list((records.data or {}).get("result", {}).get("classes", []))):
+    for names in (
+        trained.get("classes"),
+        list((records.data or {}).get("result", {}).get("classes", [])),
+    ):
         if names and len(names) == size:
             return [str(name) for name in names]
     return [f"#{i}" for i in range(size)]
@@ -308,14 +321,16 @@ def _latency(record: Mapping) -> dict:
                     "file": kind,
                     "threads": run["threads"],
                     "kind": profile["kind"],
-                    "runtime": runtime if share is None else f"{runtime} {share:.0%}",
+                    "runtime": runtime
+                    if share is None
+                    else f"{runtime} for {100 * share:.0f} % of nodes",
                     "init": milliseconds(run["init_ms"]),
                     "first": milliseconds(run["first_ms"]),
                     "p50": milliseconds(latency["p50_ms"]),
                     "p90": milliseconds(latency["p90_ms"]) if latency["valid"] else "INVALID",
                     "p99": milliseconds(latency["p99_ms"]),
                     "count": f"{latency['count']:,}",
-                    "spread": f"{latency['spread']:.0%}",
+                    "spread": f"{100 * latency['spread']:.0f} %",
                     "steady": "yes" if run["steady"] else "NO",
                 }
             )
@@ -336,7 +351,7 @@ def _latency(record: Mapping) -> dict:
         "memory": memory,
         "kinds": _listed(sorted({row["kind"] for row in rows})),
         "targets": _listed(sorted({profiles[kind]["target"] for kind in FILES})),
-        "method": profiles["float32"]["method"],
+        "method": profiles["float32"]["method"][:1].upper() + profiles["float32"]["method"][1:],
     }
 
 

@@ -26,7 +26,7 @@ def summary_rows(folder: str | os.PathLike) -> list[dict]:
 
     Returns:
         Rows with ``model``, ``params``, ``macs``; ``accuracy_float`` (of the Keras model) and
-        ``accuracy_int8`` in [0, 1] on ``count`` images of ``split``, each with its ``..._interval``;
+        ``accuracy_int8`` in [0, 1] on ``count`` images of ``split``, each with an ``..._interval``;
         ``bytes_float``, ``bytes_int8``, ``gzip_float``, ``gzip_int8`` of the .tflite files;
         ``p50_float_ms``, ``p50_int8_ms``, ``p90_float_ms``, ``p90_int8_ms`` (None when INVALID) at
         ``threads``, the smallest count measured, and their ``latency_kind`` ("measured");
@@ -58,7 +58,6 @@ def _row(records: Records, model: str) -> dict:
     ):
         found = records.result(model, step)
         with damaged(ledger(records.folder, model, step)):
-            # Called without a record, it gives the names that stay empty.
             given = fields(found) if found is not None else {}
         row |= given
     return {key: row.get(key) for key in KEYS}
@@ -134,7 +133,9 @@ def _checked(result: Mapping) -> dict:
 
 def _profiled(result: Mapping) -> dict:
     kinds = {"float": result["float32"], "int8": result["int8"]}
-    shared = set.intersection(*({run["threads"] for run in each["runs"]} for each in kinds.values()))
+    shared = set.intersection(
+        *({run["threads"] for run in each["runs"]} for each in kinds.values())
+    )
     if not shared:
         return {}
     threads = min(shared)
@@ -176,7 +177,7 @@ def _cells(row: Mapping) -> list[str]:
 
 
 def percent(share: float | None, count: int | None = None) -> str:
-    """``0.985`` → ``98.5 %``; with a second decimal where ``count`` images are enough to bear it."""
+    """``0.985`` → ``98.5 %``; with a second decimal where ``count`` images bear it."""
     if share is None:
         return NOTHING
     return f"{100 * share:.{2 if count and count >= 5000 else 1}f} %"
@@ -188,7 +189,7 @@ def kilobytes(count: int | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits, without the unit: ``0.3374`` → ``0.337``, ``1234.5`` → ``1,234``."""
+    """Three significant digits, without the unit: ``0.3374`` → ``0.337``."""
     if value is None:
         return NOTHING
     return f"{value:#.3g}" if 0 < value < 99.95 else f"{value:,.0f}"
