@@ -1,4 +1,4 @@
-"""kzoo: from an architecture's name, or a folder of photos, to a small int8 model measured on your device.
+"""kzoo: from an architecture's name, or a folder of photos, to an int8 model measured on a device.
 
 The public functions are imported at first use: ``import kzoo`` loads neither Keras nor TensorFlow.
 """
@@ -33,7 +33,17 @@ _API = {
     "run": "kzoo.runs.steps",
 }
 
-__all__ = sorted(_API)
+__all__ = [
+    "build",
+    "check",
+    "convert",
+    "finetune",
+    "list_models",
+    "load_data",
+    "profile",
+    "quantize",
+    "run",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,10 +1,12 @@
 """Functions run in a child process: a model file is a program, and a program may crash.
 
-``call("kzoo.lite.convert:write_tflite", model="m.keras")`` runs that function with those JSON arguments in a fresh
-interpreter and returns its JSON result. What the child prints (the converter writes kilobytes at
-C level) is kept from the terminal and shown, its end only, when the child fails.
+``call("kzoo.lite.translate:describe", model="m.keras")`` runs that function with those JSON
+arguments in a fresh interpreter and returns its JSON result. What the child prints (the converter
+writes kilobytes at C level) is kept from the terminal and shown, its last lines, when the child
+fails.
 
 A `Worker` stays alive between calls, so that several conversions share one import of TensorFlow.
+It leads a process group of its own: what it started ends with it, and it ends with its parent.
 Standard library only.
 """
 
@@ -15,6 +17,7 @@ import contextlib
 import importlib
 import json
 import os
+import queue
 import selectors
 import signal
 import subprocess
@@ -23,11 +26,14 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 
 from kzoo import errors
 from kzoo.errors import BadInputError, KzooError
+from kzoo.files import DISK_ERRORS
 
 LOG_LINES = 12
+SLICE_SECONDS = 0.5
 
 
 class ChildCrashed(KzooError):
@@ -48,6 +54,7 @@ def call(function: str, *, timeout: float = 1800, **arguments: object) -> object
 
     Raises:
         KzooError: of the class and with the message that the function raised.
+        OSError: the disk is full or may not be written to; see `kzoo.files.disk_errors`.
         ChildCrashed: the child died of a signal, hung, or raised an error that is not the user's.
     """
     worker = Worker()
@@ -68,9 +75,13 @@ class Worker:
         """As `call`, in this worker's process; a crashed one is replaced at the next call."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
+                self._kill()
                 self._start()
             log_start = os.fstat(self._log.fileno()).st_size
-            request = json.dumps({"function": function, "arguments": arguments})
+            # The folder too: a relative path is meant from where the parent is now.
+            request = json.dumps(
+                {"function": function, "arguments": arguments, "folder": os.getcwd()}
+            )
             try:
                 self._process.stdin.write(request + "\n")
                 self._process.stdin.flush()
@@ -87,10 +98,13 @@ class Worker:
                 )
             if not answer:
                 code = self._process.wait()
-                reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 self._kill()
-                raise ChildCrashed(f"the child process ended with {reason}", self._tail(log_start))
+                raise ChildCrashed(
+                    f"the child process ended with {_reason(code)}", self._tail(log_start)
+                )
             result = json.loads(answer)
+            if "errno" in result:
+                raise OSError(result["errno"], result["message"])
             if "error" in result:
                 kind = getattr(errors, result["error"], None)
                 if kind:
@@ -103,7 +117,7 @@ class Worker:
         self._kill()
 
     def _start(self) -> None:
-        self._log = tempfile.TemporaryFile("w+b")
+        self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115 it outlives this function
         answers, child_answers = os.pipe()
         self._answers = os.fdopen(answers, "rb", buffering=0)
         self._buffer = b""
@@ -119,6 +133,7 @@ class Worker:
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             },
             text=True,
+            start_new_session=True,
         )
         os.close(child_answers)
 
@@ -128,8 +143,14 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return None
+                left = deadline - time.monotonic()
+                # In slices: a grandchild may keep the pipe open after the child's death.
+                if not selector.select(max(0.0, min(left, SLICE_SECONDS))):
+                    if self._process.poll() is not None and not selector.select(0):
+                        return ""
+                    if left <= 0:
+                        return None
+                    continue
                 piece = self._answers.read(1 << 16)
                 if not piece:
                     return ""
@@ -144,11 +165,20 @@ class Worker:
 
     def _kill(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-            self._process.stdin.close() if not self._process.stdin.closed else None
+            with contextlib.suppress(BrokenPipeError):  # a request that was not taken is flushed
+                self._process.stdin.close()
             self._answers.close()
             self._process = None
+
+
+def _reason(code: int) -> str:
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except ValueError:  # a real-time signal has no name
+        return f"signal {-code}"
 
 
 _shared = Worker()
@@ -156,24 +186,40 @@ atexit.register(_shared.close)
 
 
 def call_shared(function: str, *, timeout: float = 1800, **arguments: object) -> object:
-    """As `call`, in one child process that is kept for the next call (TensorFlow stays imported)."""
+    """As `call`, in one child process that is kept for the next call: TensorFlow stays imported."""
     return _shared.call(function, timeout=timeout, **arguments)
 
 
 @contextlib.contextmanager
-def blame(what: str):
-    """Turns a crash of the child inside the block into a BadInputError that starts with ``what``."""
+def blame(what: str) -> Iterator[None]:
+    """Turns a crash of the child in the block into a BadInputError that starts with ``what``."""
     try:
         yield
     except ChildCrashed as crash:
         raise BadInputError(f"{what}: {crash}") from crash
 
 
-def _serve(answers_fd: int) -> None:
-    with os.fdopen(answers_fd, "w") as answers:
+def _requests() -> Iterator[str]:
+    """The lines of stdin. When the parent is gone, this process ends, in the middle of work too."""
+    lines = queue.SimpleQueue()
+
+    def read() -> None:
         for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()
+
+
+def _serve(answers_fd: int) -> None:
+    os.set_inheritable(answers_fd, False)
+    with os.fdopen(answers_fd, "w") as answers:
+        for line in _requests():
             request = json.loads(line)
             try:
+                os.chdir(request["folder"])
                 module, name = request["function"].split(":")
                 value = getattr(importlib.import_module(module), name)(**request["arguments"])
                 answer = {"value": value}
@@ -181,7 +227,13 @@ def _serve(answers_fd: int) -> None:
                 answer = {"error": type(error).__name__, "message": str(error)}
             except Exception as error:
                 traceback.print_exc()
-                answer = {"error": "", "message": f"{type(error).__name__}: {error}"}
+                # The disk's refusals are the parent's to explain: it knows what was to be written.
+                refused = isinstance(error, OSError) and error.errno in DISK_ERRORS
+                answer = (
+                    {"errno": error.errno, "message": error.strerror}
+                    if refused
+                    else {"error": "", "message": f"{type(error).__name__}: {error}"}
+                )
             sys.stdout.flush()
             sys.stderr.flush()
             answers.write(json.dumps(answer) + "\n")

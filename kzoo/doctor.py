@@ -14,28 +14,34 @@ NEEDED = {
     "tensorflow": "converts to .tflite and trains",
     "keras": "builds and trains",
     "ai-edge-litert": "runs .tflite files",
-    "numpy": "",
+    "numpy": "holds images and weights",
     "pillow": "decodes images",
     "scikit-learn": "carries the digits",
-    "click": "",
-    "rich": "",
-    "pydantic": "",
-    "PyYAML": "",
-    "matplotlib": "",
-    "Jinja2": "",
+    "click": "reads the command line",
+    "rich": "draws the progress bar",
+    "pydantic": "checks configs",
+    "PyYAML": "reads configs",
+    "matplotlib": "draws the report's figures",
+    "Jinja2": "writes the report",
 }
 OPTIONAL = {
-    "tflite-runtime": ("an older runtime to measure with", "pip install 'kzoo[tflite-runtime]', in an environment of its own"),
-    "tensorflow-model-optimization": ("an optional compression engine", "pip install 'kzoo[tfmot]'"),
-}  # fmt: skip
+    "tflite-runtime": (
+        "an older runtime to measure with",
+        "pip install 'kzoo[tflite-runtime]', in an environment of its own",
+    ),
+    "tensorflow-model-optimization": (
+        "an optional compression engine",
+        "pip install 'kzoo[tfmot]'",
+    ),
+}
 ENOUGH_DISK = 2_000_000_000
 
 
 def doctor() -> dict:
     """The record ``{"ready", "items", "environment"}``.
 
-    An item is ``{"what", "state", "found", "advice"}``; its state is "ok", "missing" (needed), "absent" (optional) or
-    "note" (works, but measurements or large work suffer).
+    An item is ``{"what", "state", "found", "advice"}``; its state is "ok", "missing" (needed),
+    "absent" (optional) or "note" (works, but measurements or large work suffer).
     """
     items = [_item("python", "ok", platform.python_version())]
     for package, purpose in NEEDED.items():

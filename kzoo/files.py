@@ -18,6 +18,9 @@ from pathlib import Path
 
 from kzoo.errors import BadInputError, MissingError, UsageError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_ERRORS = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 def cache_folder() -> Path:
     """The folder for decoded datasets and downloads: ``$KZOO_HOME``, or ``~/.cache/kzoo``."""
@@ -39,7 +42,7 @@ def new_output(path: str | os.PathLike, *, force: bool = False) -> Path:
 
     Raises:
         UsageError: the file exists and ``force`` is false, or it is a folder.
-        MissingError: the folder it would stand in does not exist.
+        MissingError: the folder it would stand in does not exist, or may not be written to.
     """
     path = Path(path)
     if path.is_dir():
@@ -48,6 +51,11 @@ def new_output(path: str | os.PathLike, *, force: bool = False) -> Path:
         raise UsageError(f"{str(path)!r} exists and is kept; pass --force, or another -o")
     if not path.parent.is_dir():
         raise MissingError(f"the folder of the output {str(path)!r} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise MissingError(
+            f"no permission to write the output {str(path)!r}: its folder is not writable; "
+            "give another place"
+        )
     return path
 
 
@@ -57,13 +65,13 @@ def disk_errors(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             free = shutil.disk_usage(_existing_parent(Path(path))).free
             raise MissingError(
                 f"no space left on device while writing {str(path)!r} ({free:,} bytes free); "
                 "nothing was written there; free some space or give another place"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in DISK_ERRORS:
             raise MissingError(
                 f"no permission to write {str(path)!r} ({error.strerror}); give another place"
             ) from error

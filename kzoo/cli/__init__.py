@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import os
+import signal
 import sys
 import tempfile
 from typing import IO
@@ -27,7 +28,7 @@ COMMANDS = {
     "report": "Write the HTML report of a run again.",
     "doctor": "What this machine can do, and what is missing.",
 }
-"""Each command's line in ``--help``; its module is ``kzoo.cli.<name>``, its function ``command``."""
+"""Each command's line in ``--help``; its module is ``kzoo.cli.<name>``, in it ``command``."""
 
 
 class LazyGroup(click.Group):
@@ -65,19 +66,23 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="A first run, a minute long: kzoo run quickstart",
 )
 @click.version_option(__version__, prog_name="kzoo")
 def cli() -> None:
-    """From an architecture's name, or a folder of photos, to a small int8 model measured on your own device."""
+    """From an architecture's name, or a folder of photos, to a small int8 model measured on your
+    own device."""
 
 
 def main() -> None:
-    """The console script: a user's mistake ends with one message and its exit code, never a traceback."""
+    """The console script: a user's mistake ends with one message and an exit code, no traceback."""
     log = _divert_native_stderr()
     from kzoo.errors import KzooError, MissingError
     from kzoo.files import disk_errors
 
     try:
+        # As Ctrl-C does, a termination removes temporary files and ends the children.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with disk_errors("the output"):
             code = cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -93,6 +98,10 @@ def main() -> None:
         _stop(
             f"the package {error.name!r} is not installed; pip install it", MissingError.exit_code
         )
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _stop(f"{error.strerror}: {str(error.filename)!r}", MissingError.exit_code)
     except Exception:
         log.seek(0)
         sys.stderr.write(log.read().decode(errors="replace"))
@@ -101,13 +110,16 @@ def main() -> None:
 
 
 def _divert_native_stderr() -> IO[bytes]:
-    """Sends what C++ code writes to file descriptor 2 to a file, and returns it, to be shown on failure.
+    """Sends what C++ code writes to file descriptor 2 to a file, returned to be shown on failure.
 
-    TensorFlow writes banners there, some before its log level is read. Python's own ``sys.stderr`` keeps
-    the terminal.
+    TensorFlow writes banners there, some before its log level is read. Python's own ``sys.stderr``
+    keeps the terminal.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    log = tempfile.TemporaryFile()
+    log = tempfile.TemporaryFile()  # noqa: SIM115 it is open until the process ends
+    if sys.stderr is None:  # started with 2>&-
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        return log
     sys.stderr.flush()
     terminal = os.dup(2)
     os.dup2(log.fileno(), 2)

@@ -32,7 +32,13 @@ from kzoo.cli.terminal import (
 @force_option
 @json_option
 def command(name, classes, size, channels, head, seed, output, force, as_json) -> None:
-    """Build the architecture NAME with random weights and write it as a .keras file."""
+    """Build the architecture NAME with random weights and write it as a .keras file.
+
+    \b
+    Examples:
+      kzoo build lenet5
+      kzoo build mobilenet_v2_035 --classes 10 --size 96 -o net.keras
+    """
     from kzoo.files import new_output, sha256
     from kzoo.registry import entry
     from kzoo.zoo.build import build

@@ -6,6 +6,7 @@ import click
 
 from kzoo.cli.terminal import (
     bar,
+    complete_data,
     data_options,
     json_option,
     kilobytes,
@@ -21,8 +22,17 @@ from kzoo.cli.terminal import (
 @click.option(
     "--against", required=True, type=click.Path(), help="The .keras file it was made from."
 )
-@click.option("--data", required=True, help="Labelled images (see `kzoo data`).")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="[default: test]")
+@click.option(
+    "--data",
+    required=True,
+    shell_complete=complete_data,
+    help="Labelled images (see `kzoo data`).",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    help="Which images.  [default: test, or validation where there is no test]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many images.")
 @click.option("--min-agreement", type=float, help="Gate: share of equal top-1, such as 0.98.")
 @click.option("--max-drop", type=float, help="Gate: accuracy lost, in percentage points.")
@@ -31,10 +41,29 @@ from kzoo.cli.terminal import (
 @seed_option
 @json_option
 def command(
-    file, against, data, split, limit, min_agreement, max_drop, max_float_ops, validation, test, bad, max_bad, seed,
+    file,
+    against,
+    data,
+    split,
+    limit,
+    min_agreement,
+    max_drop,
+    max_float_ops,
+    validation,
+    test,
+    bad,
+    max_bad,
+    seed,
     as_json,
-) -> int:  # fmt: skip
-    """Compare the .tflite FILE with the Keras model it came from; exit code 1 if a gate is not met."""
+) -> int:
+    """Compare the .tflite FILE with the Keras model it came from, on real images.
+
+    Exit code 1 if a gate is not met.
+
+    \b
+    Example:
+      kzoo check net.tflite --against net.keras --data photos/ --max-drop 1
+    """
     from kzoo.lite.check import check
 
     with bar() as progress:
@@ -48,10 +77,14 @@ def command(
             max_drop=max_drop,
             max_float_ops=max_float_ops,
             data_options={
-                "validation": validation, "test": test, "bad": bad, "max_bad": max_bad, "seed": seed,
+                "validation": validation,
+                "test": test,
+                "bad": bad,
+                "max_bad": max_bad,
+                "seed": seed,
             },
             progress=progress,
-        ).to_dict()  # fmt: skip
+        ).to_dict()
     contents = record["contents"]
     kinds = ", ".join(
         f"{kind} {kilobytes(size)}" for kind, size in contents["bytes_by_kind"].items()
@@ -63,8 +96,9 @@ def command(
             ("same top-1", f"{100 * record['agreement']:.2f} %"),
             (
                 record["compared"],
-                f"difference at most {record['max_logit_error']:.3g}, mean {record['mean_logit_error']:.3g} (their "
-                f"standard deviation is {record['logit_std']:.3g})",
+                f"difference at most {record['max_logit_error']:.3g}, "
+                f"mean {record['mean_logit_error']:.3g} "
+                f"(their standard deviation is {record['logit_std']:.3g})",
             ),
             (
                 "operators",

@@ -43,8 +43,8 @@ def conversion_text(record: dict) -> str:
             ("float operators", (", ".join(islands) or "none") if quantized else None),
             (
                 "against Keras",
-                f"largest logit error {record['max_logit_error']:.2g} of their standard deviation, same top-1 on "
-                f"{100 * record['agreement']:.1f} % of {record['compared']}",
+                f"largest logit error {record['max_logit_error']:.2g} of their standard deviation, "
+                f"same top-1 on {100 * record['agreement']:.1f} % of {record['compared']}",
             ),
         ]
     )
@@ -58,7 +58,12 @@ def conversion_text(record: dict) -> str:
 @force_option
 @json_option
 def command(model, output, io, head, force, as_json) -> None:
-    """Write the .keras file MODEL as a float32 .tflite, invoke it and compare it."""
+    """Write the .keras file MODEL as a float32 .tflite, invoke it and compare it.
+
+    \b
+    Example:
+      kzoo convert net.keras -o net.tflite
+    """
     from kzoo.files import new_output
     from kzoo.lite.convert import convert
 

@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import Size, bar, data_options, json_option, seed_option, show, table
+from kzoo.cli.terminal import (
+    Size,
+    bar,
+    complete_data,
+    data_options,
+    json_option,
+    seed_option,
+    show,
+    table,
+)
 
 
 @click.command("data")
-@click.argument("path")
+@click.argument("path", shell_complete=complete_data)
 @click.option("--size", type=Size(), help="Of the decoded images.  [default: 224; digits: 32]")
-@click.option("--channels", type=click.Choice(["1", "3"]), default="3", show_default=True)
+@click.option(
+    "--channels",
+    type=click.Choice(["1", "3"]),
+    default="3",
+    show_default=True,
+    help="Of the decoded images: 1 for gray, 3 for RGB.",
+)
 @data_options
 @seed_option
 @json_option
 def command(path, size, channels, validation, test, bad, max_bad, seed, as_json) -> None:
     """Validate, count and split the images of PATH, and build their store.
 
-    PATH is a folder with one folder per class, a folder with train/, validation/ and test/, a CSV file with
-    columns path and label, or the word digits.
+    PATH is a folder with one folder per class, a folder with train/, validation/ and test/ of such
+    folders, a .csv file with the columns path, label and perhaps split, or the word digits.
+
+    \b
+    Examples:
+      kzoo data digits
+      kzoo data photos/ --size 96 --bad skip
     """
     from kzoo.data.load import load_data
 

@@ -10,7 +10,10 @@ from kzoo.cli.terminal import json_option, show
 @click.command("doctor")
 @json_option
 def command(as_json) -> int:
-    """What this machine can do, and what to install for the rest; exit code 3 if a needed package is missing."""
+    """What this machine can do, and what to install for the rest.
+
+    Exit code 3 if a needed package is missing.
+    """
     from kzoo.doctor import doctor
 
     record = doctor()

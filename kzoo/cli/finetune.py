@@ -6,6 +6,7 @@ import click
 
 from kzoo.cli.terminal import (
     bar,
+    complete_data,
     data_options,
     force_option,
     json_option,
@@ -14,15 +15,17 @@ from kzoo.cli.terminal import (
     percent,
     seed_option,
     show,
-)  # fmt: skip
+)
 
 
 @click.command("finetune")
 @click.argument("model", type=click.Path())
-@click.argument("data")
+@click.argument("data", shell_complete=complete_data)
 @click.option("-o", "--output", required=True, type=click.Path(), help="The .keras file to write.")
-@click.option("--epochs", default=15, show_default=True)
-@click.option("--learning-rate", "--lr", default=1e-3, show_default=True)
+@click.option("--epochs", default=15, show_default=True, help="Passes over the training images.")
+@click.option(
+    "--learning-rate", "--lr", default=1e-3, show_default=True, help="The initial one, or the peak."
+)
 @click.option("--optimizer", default="adam", show_default=True, help="Any of Keras, by name.")
 @click.option(
     "--schedule", default="cosine", show_default=True, help="Any of Keras, by name, or constant."
@@ -34,30 +37,69 @@ from kzoo.cli.terminal import (
     "--phase",
     "phases",
     multiple=True,
-    help="A phase such as 'epochs: 5, trainable: head, learning_rate: 1e-3'; may be repeated. Replaces the options "
-    "above.",
+    help="A phase such as 'epochs: 5, trainable: head, learning_rate: 1e-3'; may be repeated. "
+    "Replaces the options above.",
 )
-@click.option("--batch-size", default=32, show_default=True)
+@click.option("--batch-size", default=32, show_default=True, help="Images per step.")
 @click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh rare classes up.")
-@click.option("--label-smoothing", default=0.0, show_default=True)
+@click.option(
+    "--label-smoothing",
+    default=0.0,
+    show_default=True,
+    help="Share of a label's weight that all classes get.",
+)
 @click.option("--early-stopping", type=int, help="Epochs without improvement before a phase ends.")
 @click.option(
     "--monitor",
     type=click.Choice(["val_loss", "val_accuracy"]),
     default="val_loss",
     show_default=True,
+    help="What early stopping watches.",
+)
+@click.option(
+    "--checkpoint-seconds",
+    default=60.0,
+    show_default=True,
+    help="At most so much work is lost to a kill.",
 )
 @data_options
 @seed_option
 @force_option
 @json_option
 def command(
-    model, data, output, epochs, learning_rate, optimizer, schedule, trainable, phases, batch_size, class_weights,
-    label_smoothing, early_stopping, monitor, validation, test, bad, max_bad, seed, force, as_json,
-) -> None:  # fmt: skip
+    model,
+    data,
+    output,
+    epochs,
+    learning_rate,
+    optimizer,
+    schedule,
+    trainable,
+    phases,
+    batch_size,
+    class_weights,
+    label_smoothing,
+    early_stopping,
+    monitor,
+    checkpoint_seconds,
+    validation,
+    test,
+    bad,
+    max_bad,
+    seed,
+    force,
+    as_json,
+) -> None:
     """Train the .keras file MODEL on the images of DATA (see `kzoo data`).
 
-    Writes the model, its record (.json) and its curves (.png). Killed, the same command goes on where it was.
+    Writes the model, its record (.json) and its curves (.png). After a kill, the same command goes
+    on where it was.
+
+    \b
+    Examples:
+      kzoo finetune net.keras photos/ -o trained.keras --epochs 10
+      kzoo finetune net.keras photos/ -o trained.keras \\
+        --phase "epochs: 3, trainable: head" --phase "epochs: 10, learning_rate: 1e-4"
     """
     from kzoo.files import new_output
     from kzoo.learn.finetune import finetune
@@ -79,6 +121,7 @@ def command(
             label_smoothing=label_smoothing,
             early_stopping=early_stopping,
             monitor=monitor,
+            checkpoint_seconds=checkpoint_seconds,
             seed=seed,
             output=output,
             force=force,

@@ -11,7 +11,7 @@ from kzoo.cli.terminal import complete_model, json_option, pairs, show
 @click.argument("name", shell_complete=complete_model)
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """The card of the architecture NAME."""
+    """The card of the architecture NAME: input, parameters, MACs, accuracy, source."""
     from kzoo.registry import entry
 
     card = entry(name).card()

@@ -11,7 +11,12 @@ from kzoo.cli.terminal import complete_model, json_option, show, table
 @click.argument("pattern", default="*", shell_complete=complete_model)
 @json_option
 def command(pattern: str, as_json: bool) -> None:
-    """What architectures exist; PATTERN is a shell pattern such as 'resnet*'."""
+    """What architectures exist; PATTERN is a shell pattern.
+
+    \b
+    Example:
+      kzoo list 'resnet*'
+    """
     from kzoo.errors import UsageError, nearest
     from kzoo.registry import entry, list_models
 

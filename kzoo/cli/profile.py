@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import bar, json_option, pairs, show, table
+from kzoo.cli.terminal import bar, json_option, kilobytes, pairs, show, table
 
 
 class Threads(click.Option):
@@ -32,7 +32,7 @@ class Threads(click.Option):
     multiple=True,
     default=[1],
     show_default="1",
-    help="One or several counts.",
+    help="One or several counts, as in --threads 1 2 4.",
 )
 @click.option(
     "--runtime",
@@ -42,9 +42,15 @@ class Threads(click.Option):
 @click.option(
     "--min-seconds", default=1.0, show_default=True, help="Seconds of timed runs, at least."
 )
+@click.option("--target", default="host", show_default=True, help="Where to measure.")
 @json_option
-def command(model, threads, runtime, min_runs, min_seconds, as_json) -> None:
-    """Measure the latency and memory of the .tflite MODEL on this machine."""
+def command(model, threads, runtime, min_runs, min_seconds, target, as_json) -> None:
+    """Measure the latency and memory of the .tflite MODEL on this machine.
+
+    \b
+    Example:
+      kzoo profile net.tflite --threads 1 2
+    """
     from kzoo.measure.profile import profile
 
     with bar() as progress:
@@ -54,6 +60,7 @@ def command(model, threads, runtime, min_runs, min_seconds, as_json) -> None:
             runtime=runtime,
             min_runs=min_runs,
             min_seconds=min_seconds,
+            target=target,
             progress=progress,
         ).to_dict()
     rows = [
@@ -76,7 +83,8 @@ def command(model, threads, runtime, min_runs, min_seconds, as_json) -> None:
         [
             (
                 "model",
-                f"{model} ({record['model_bytes']:,} bytes, sha256 {record['model_sha256'][:16]})",
+                f"{model} ({kilobytes(record['model_bytes'])} kB, "
+                f"sha256 {record['model_sha256'][:16]})",
             ),
             (
                 "runtime",
@@ -84,12 +92,13 @@ def command(model, threads, runtime, min_runs, min_seconds, as_json) -> None:
             ),
             (
                 "machine",
-                f"{machine['processor']}, {machine['cores']} cores ({record['kind']}, {record['target']})",
+                f"{machine['processor']}, {machine['cores']} cores "
+                f"({record['kind']}, {record['target']})",
             ),
             (
                 "memory",
-                f"{memory['peak_bytes'] / 1e6:.1f} MB at most, {memory['baseline_bytes'] / 1e6:.1f} MB of it before the "
-                "model",
+                f"{memory['peak_bytes'] / 1e6:.1f} MB at most, "
+                f"{memory['baseline_bytes'] / 1e6:.1f} MB of it before the model",
             ),
             *(("note", note) for note in record["notes"]),
         ]

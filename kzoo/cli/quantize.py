@@ -7,6 +7,7 @@ import click
 from kzoo.cli.convert import conversion_text, head_option, io_option
 from kzoo.cli.terminal import (
     bar,
+    complete_data,
     data_options,
     force_option,
     json_option,
@@ -18,7 +19,12 @@ from kzoo.cli.terminal import (
 
 @click.command("quantize")
 @click.argument("model", type=click.Path())
-@click.option("--calibrate", required=True, help="Images to calibrate on (see `kzoo data`).")
+@click.option(
+    "--calibrate",
+    required=True,
+    shell_complete=complete_data,
+    help="Images to calibrate on (see `kzoo data`).",
+)
 @click.option("-o", "--output", required=True, type=click.Path(), help="The .tflite file to write.")
 @click.option("--samples", default=200, show_default=True, help="Training images to calibrate on.")
 @io_option
@@ -42,7 +48,12 @@ def command(
     force,
     as_json,
 ) -> None:
-    """Write the .keras file MODEL as a full-integer int8 .tflite, invoke it and compare it."""
+    """Write the .keras file MODEL as a full-integer int8 .tflite, invoke it and compare it.
+
+    \b
+    Example:
+      kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite
+    """
     from kzoo.files import new_output
     from kzoo.lite.quantize import quantize
 

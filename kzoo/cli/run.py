@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import bar, json_option, show, table
+from kzoo.cli.terminal import bar, complete_config, json_option, show, table
 
 
 @click.command("run")
-@click.argument("config", type=click.Path())
+@click.argument("config", shell_complete=complete_config)
 @click.argument("overrides", nargs=-1)
 @click.option("-o", "--output", type=click.Path(), help="The run's folder.  [default: runs/<name>]")
 @json_option
 def command(config, overrides, output, as_json) -> int:
     """Run the pipeline of CONFIG; OVERRIDES such as train.epochs=3 change single values.
 
-    CONFIG is a YAML file, or the name of one that ships with kzoo, such as quickstart. What is done already is not
-    done again; exit code 1 if a gate of the config is not met.
+    CONFIG is a YAML file, or the name of one that ships with kzoo, such as quickstart. What is done
+    already is not done again. Exit code 1 if a gate of the config is not met.
+
+    \b
+    Examples:
+      kzoo run quickstart
+      kzoo run quickstart train.epochs=20 quantize.samples=500 -o runs/longer
+      kzoo run photos data.path=photos/
     """
     from kzoo.report.table import format_rows
     from kzoo.runs.steps import run

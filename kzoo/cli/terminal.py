@@ -63,6 +63,25 @@ def complete_model(ctx, param, incomplete: str) -> list[str]:  # noqa: ARG001
     return list_models(f"{incomplete}*")
 
 
+def complete_data(ctx, param, incomplete: str) -> list:  # noqa: ARG001
+    """Shell completion of datasets: the word digits, and paths."""
+    return _with_paths(["digits"], incomplete)
+
+
+def complete_config(ctx, param, incomplete: str) -> list:  # noqa: ARG001
+    """Shell completion of configs: the names that ship with kzoo, and paths."""
+    from kzoo.runs.shipped import shipped_configs
+
+    return _with_paths(shipped_configs(), incomplete)
+
+
+def _with_paths(names: Sequence[str], incomplete: str) -> list:
+    from click.shell_completion import CompletionItem
+
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [*found, CompletionItem(incomplete, type="file")]
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns; those of numbers to the right."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
@@ -97,7 +116,8 @@ def kilobytes(count: int | None) -> str:
 def percent(evaluation: dict) -> str:
     """An accuracy with its 95 % interval."""
     low, high = evaluation["interval"]
-    return f"{100 * evaluation['accuracy']:.2f} % [{100 * low:.1f}, {100 * high:.1f}] of {evaluation['count']}"
+    interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * evaluation['accuracy']:.2f} % {interval} of {evaluation['count']}"
 
 
 def show(record: dict, text: str, as_json: bool) -> None:
@@ -127,41 +147,37 @@ def bar() -> Iterator[Progress]:
         yield _lines()
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(show_speed=True),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True), markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[count]}", justify="right"),
+        TextColumn("{task.fields[rate]}", justify="right"),
         TimeRemainingColumn(compact=True),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        known: dict[str, int] = {}
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, transient=True, expand=True) as bars:
+        # One task for all: removing it and adding another leaves an empty frame between them.
+        shown = bars.add_task("starting", total=None, count="", rate="")
+        last = {"name": "", "done": 0}
 
         def progress(task: str, done: int, total: int) -> None:
             name = task.split(":")[0]
-            if name not in known:
-                for old in known.values():
-                    bars.remove_task(old)
-                known.clear()
-                known[name] = bars.add_task(task, total=total, rate="")
-            speed = bars.tasks[-1].speed if bars.tasks else None
+            if name != last["name"] or done < last["done"]:
+                bars.reset(shown, total=total, count="", rate="")
+            speed = bars.tasks[0].speed
             bars.update(
-                known[name],
+                shown,
                 description=task,
                 completed=done,
                 total=total,
+                count=f"{done:,}/{total:,}",
                 rate=f"{speed:,.1f}/s" if speed else "",
             )
+            last.update(name=name, done=done)
 
         yield progress
 

@@ -35,7 +35,7 @@ def save_checkpoint(folder: Path, step: int, arrays: Mapping[str, np.ndarray], s
     np.savez(buffer, __state__=np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays)
     data = buffer.getvalue()
     write_bytes(folder / f"step-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.npz", data)
-    # What stands after this step was found damaged when this run resumed; it must not count as kept.
+    # What stands after this step was found damaged when the run resumed; it must not count as kept.
     past = [path for path in _checkpoints(folder) if _step(path) <= step]
     for path in set(_checkpoints(folder)) - set(past[-KEPT:]):
         path.unlink(missing_ok=True)

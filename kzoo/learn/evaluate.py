@@ -57,8 +57,8 @@ def score(
         raise BadInputError(f"the {split} split has no images to evaluate on")
     if not np.isfinite(probabilities).all():
         raise BadInputError(
-            f"the model gives NaN or infinity on the {split} split: it diverged in training, or its "
-            "weights are damaged; lower the learning rate"
+            f"the model gives NaN or infinity on the {split} split: it diverged in training "
+            "(lower the learning rate), or its weights are damaged"
         )
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((probabilities.shape[1],) * 2, np.int64)
@@ -81,7 +81,7 @@ def wilson(successes: int, count: int, z: float = 1.959964) -> tuple[float, floa
     scale = 1 + z * z / count
     centre = (share + z * z / (2 * count)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def outputs(

@@ -26,6 +26,9 @@ from kzoo.zoo.model_file import class_names, gives_probabilities, keras_name, op
 if TYPE_CHECKING:
     import keras
 
+DIVERGED = 1000
+"""An epoch's mean loss of so many times the first step's, or chance's, is no training any more."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -93,8 +96,8 @@ def finetune(
         batch_size: images per step; an incomplete last batch is left out of the epoch.
         class_weights: "balanced" (n / (classes * count)), a weight per class name, or None.
         label_smoothing: share of the label's weight spread over all classes, [0, 1).
-        early_stopping: end a phase after so many epochs without a better ``monitor``, and go back to
-            the best epoch's weights.
+        early_stopping: end a phase after so many epochs without a better ``monitor``, and go back
+            to the best epoch's weights.
         monitor: "val_loss" or "val_accuracy".
         seed: of the order of images, dropout and the split.
         output: the ``.keras`` file to write.
@@ -103,7 +106,7 @@ def finetune(
         progress: called after each step.
 
     Raises:
-        UsageError: an argument is wrong, or ``output`` exists.
+        UsageError: an argument is wrong, ``output`` exists, or no split is left to evaluate on.
         BadInputError: the model and the data do not fit, or the training diverged.
         MissingError: a file or disk space is missing.
     """
@@ -117,6 +120,10 @@ def finetune(
     data = matching_data(
         model.inputs[0].shape[1:], model.outputs[0].shape[1], data, names, **options
     )
+    if not len(data.splits[data.evaluation_split]):
+        raise UsageError(
+            "nothing is left to evaluate on; load the data with validation or test above 0"
+        )
     if early_stopping is not None and not len(data.splits["validation"]):
         raise UsageError(
             "early stopping needs a validation split; load the data with validation above 0"
@@ -159,7 +166,7 @@ def finetune(
 
 def evaluate(
     model: keras.Model, data: Dataset, *, split: str | None = None, progress: Progress = silent
-):
+) -> Evaluation:
     """Evaluates a model on a split of a dataset, the test split by default; see `Evaluation`."""
     split = split or data.evaluation_split
     found = outputs(model, data.images, data.splits[split], progress)
@@ -181,6 +188,7 @@ class _Loop:
         self.best: dict = {}
         self.best_weights: list[np.ndarray] | None = None
         self.stopped_early = False
+        self.first_loss: float | None = None
         self.epoch_sums = {"loss": 0.0, "accuracy": 0.0, "seconds": 0.0}
         self.step_now = 0
         self.start = (0, 0, 0)
@@ -250,9 +258,10 @@ class _Loop:
             )
             if not math.isfinite(logs["loss"]):
                 raise BadInputError(
-                    f"the loss became {logs['loss']} in epoch {epoch + 1}, step {step + 1}: the training "
-                    "diverged; lower the learning rate"
+                    f"the loss became {logs['loss']} in epoch {epoch + 1}, step {step + 1}: the "
+                    "training diverged; lower the learning rate"
                 )
+            self.first_loss = float(logs["loss"]) if self.first_loss is None else self.first_loss
             self.epoch_sums["loss"] += logs["loss"]
             self.epoch_sums["accuracy"] += logs["accuracy"]
             self.epoch_sums["seconds"] = time.monotonic() - started
@@ -264,10 +273,17 @@ class _Loop:
 
     def _close_epoch(self, index, epoch, started, patience, monitor) -> bool:
         rate = float(np.asarray(self.model.optimizer.learning_rate))
+        loss = self.epoch_sums["loss"] / self.steps
+        # Saturated activations keep a diverged loss finite: 1e5 to 1e8 was seen at a rate of 1e6.
+        if loss > DIVERGED * max(self.first_loss, math.log(len(self.data.classes))):
+            raise BadInputError(
+                f"the loss rose from {self.first_loss:.3g} to {loss:.3g} in epoch {epoch + 1}: the "
+                "training diverged; lower the learning rate"
+            )
         row = {
             "phase": index + 1,
             "epoch": len(self.history) + 1,
-            "loss": self.epoch_sums["loss"] / self.steps,
+            "loss": loss,
             "accuracy": self.epoch_sums["accuracy"] / self.steps,
             "val_loss": None,
             "val_accuracy": None,
@@ -304,6 +320,8 @@ class _Loop:
             "history": self.history,
             "best": self.best,
             "epoch_sums": self.epoch_sums,
+            "stopped_early": self.stopped_early,
+            "first_loss": self.first_loss,
             "names": [variable.path for variable in self._variables()],
         }
         save_checkpoint(self.folder, self.step_now, arrays, state)
@@ -313,20 +331,21 @@ class _Loop:
         variables = self._variables()
         if len(variables) != len(state["names"]):
             raise KzooError(
-                f"the checkpoint in {self.folder} has {len(state['names'])} variables, the model has "
-                f"{len(variables)}; it was written by another version: remove that folder"
+                f"the checkpoint in {self.folder} has {len(state['names'])} variables, the model "
+                f"has {len(variables)}; it was written by another version: remove that folder"
             )
         for i, variable in enumerate(variables):
             variable.assign(arrays[f"v{i}"])
         self.history, self.best = state["history"], state["best"]
-        self.epoch_sums = state["epoch_sums"]
+        self.epoch_sums, self.stopped_early = state["epoch_sums"], state["stopped_early"]
+        self.first_loss = state["first_loss"]
         best = [arrays[f"best{i}"] for i in range(len(arrays) - len(variables))]
         self.best_weights = best or None
 
 
 def _check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor) -> None:
-    if not phases or any(phase.epochs < 1 for phase in phases):
-        raise UsageError("at least one phase of at least one epoch is needed")
+    if not phases:
+        raise UsageError("at least one phase is needed")
     if batch_size < 1:
         raise UsageError(f"batch_size is at least 1; {batch_size} was given")
     if not 0 <= label_smoothing < 1:
@@ -337,9 +356,6 @@ def _check_arguments(phases, batch_size, label_smoothing, early_stopping, monito
         )
     if monitor not in ("val_loss", "val_accuracy"):
         raise UsageError(f"monitor is val_loss or val_accuracy; {monitor!r} was given")
-    for phase in phases:
-        if phase.learning_rate <= 0:
-            raise UsageError(f"a learning rate is above 0; {phase.learning_rate} was given")
 
 
 def _class_weights(weights: str | Mapping[str, float] | None, data: Dataset) -> np.ndarray | None:

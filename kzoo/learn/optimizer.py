@@ -11,6 +11,9 @@ from kzoo.errors import UsageError, nearest
 if TYPE_CHECKING:
     import keras
 
+WRAPPERS = ("LossScaleOptimizer", "MultiOptimizer")
+"""They take other optimizers, which no name gives."""
+
 
 def make_optimizer(
     optimizer: str | Mapping[str, object],
@@ -34,15 +37,16 @@ def make_optimizer(
     """
     import keras
 
+    rate = _schedule(schedule, learning_rate, steps)
     return _made(keras.optimizers, keras.optimizers.Optimizer, "optimizer", optimizer)(
-        learning_rate=_schedule(schedule, learning_rate, steps)
+        learning_rate=rate
     )
 
 
 def _schedule(schedule, learning_rate, steps):
     import keras
 
-    name = schedule if isinstance(schedule, str) else schedule.get("name", "")
+    name = _short(schedule if isinstance(schedule, str) else str(schedule.get("name", "")))
     if name == "constant":
         return learning_rate
     if isinstance(schedule, Mapping) and "warmup_steps" in schedule and name == "cosine":
@@ -59,7 +63,8 @@ def _schedule(schedule, learning_rate, steps):
     )
     if name.startswith("piecewise"):
         return make()
-    defaults = {"cosine_restarts": {"first_decay_steps": max(1, steps // 3)}}
+    # Rounded up: each run is twice the one before, and a third run must not begin at the last step.
+    defaults = {"cosine_restarts": {"first_decay_steps": -(-steps // 3)}}
     own = defaults.get(name, {"decay_steps": steps})
     given = schedule if isinstance(schedule, Mapping) else {}
     own = {key: value for key, value in own.items() if key not in given}
@@ -75,7 +80,10 @@ def _made(module, base, what: str, chosen, also: tuple[str, ...] = ()):
     classes = {
         _short(key): value
         for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, base) and value is not base
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value is not base
+        and key not in WRAPPERS
     }
     if _short(name) not in classes:
         known = sorted({*classes, *also})
@@ -94,6 +102,6 @@ def _made(module, base, what: str, chosen, also: tuple[str, ...] = ()):
 
 
 def _short(name: str) -> str:
-    """``CosineDecay``, ``cosine_decay`` and ``cosine`` are one name."""
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    """``CosineDecay``, ``cosine_decay`` and ``cosine`` are one name, as ``AdamW`` and ``adamw``."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
     return snake.replace("_decay", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,8 +22,8 @@ class Phase:
 
     Attributes:
         epochs: passes over the training split.
-        trainable: "all", or prefixes of the layers to train, ``("head", "stage4")``; the others are frozen,
-            their BatchNorm too (it then uses its stored statistics).
+        trainable: "all", or prefixes of the layers to train, ``("head", "stage4")``; the others are
+            frozen, their BatchNorm too (it then uses its stored statistics).
         optimizer, schedule: as `kzoo.learn.optimizer.make_optimizer` takes them.
         learning_rate: the initial one.
     """
@@ -32,9 +34,16 @@ class Phase:
     learning_rate: float = 1e-3
     schedule: str | Mapping[str, object] = "cosine"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise UsageError(f"epochs is a whole number from 1; {self.epochs!r} was given")
+        rate = self.learning_rate
+        if not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+            raise UsageError(f"a learning rate is a number above 0; {rate!r} was given")
+
 
 def as_phase(phase: Phase | Mapping[str, object]) -> Phase:
-    """A phase of a phase or of its fields; raises UsageError for an unknown one, with the nearest."""
+    """A phase of itself or of its fields; raises UsageError for an unknown field."""
     if isinstance(phase, Phase):
         return phase
     known = Phase.__dataclass_fields__
@@ -47,16 +56,23 @@ def as_phase(phase: Phase | Mapping[str, object]) -> Phase:
 
 
 def parse_phase(text: str) -> Phase:
-    """A phase of ``"epochs: 5, trainable: head, learning_rate: 0.001"`` (YAML without the braces)."""
+    """A phase of ``"epochs: 5, trainable: head, learning_rate: 1e-3"``, YAML without braces."""
     try:
         values = yaml.safe_load("{" + text.replace("=", ": ") + "}")
     except yaml.YAMLError as error:
         raise UsageError(f"a phase is 'epochs: 5, trainable: head'; {text!r} was given") from error
-    return as_phase({key: float(v) if key == "learning_rate" else v for key, v in values.items()})
+    if isinstance(values.get("learning_rate"), str):  # YAML 1.1 reads 1e-3, without a dot, as text
+        with contextlib.suppress(ValueError):
+            values["learning_rate"] = float(values["learning_rate"])
+    return as_phase(values)
 
 
 def set_trainable(model: keras.Model, trainable: str | Sequence[str]) -> None:
-    """Freezes all layers but those that start with a prefix; raises UsageError if that leaves none."""
+    """Freezes all layers but those that start with a prefix.
+
+    Raises:
+        UsageError: a prefix fits no layer, or nothing is left to train.
+    """
     prefixes = (trainable,) if isinstance(trainable, str) else tuple(trainable)
     names = [layer.name for layer in model.layers]
     for prefix in prefixes:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 FLOOR = 1 / 512
-"""Probabilities below half a step of a uint8 output are not told apart, in either model's log-loss."""
+"""Half a step of a uint8 output: probabilities below it are not told apart, in either log-loss."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def check(
         file: the ``.tflite``.
         against: the Keras model.
         data: a dataset or what `kzoo.load_data` takes.
-        split: "train", "validation" or "test"; by default test, or validation where there is no test.
-        limit: at most so many images, the first of the split.
+        split: "train", "validation" or "test"; by default test, or validation where that is empty.
+        limit: at most so many images, the first of the split; at least 1.
         min_agreement: a gate, share of equal top-1 in [0, 1].
         max_drop: a gate, accuracy lost in percentage points.
         max_float_ops: a gate, float islands in an integer file.
@@ -93,9 +93,11 @@ def check(
         progress: called at the stages of the work.
 
     Raises:
-        MissingError, BadInputError, UsageError: as for `kzoo.convert`. A gate that is not met raises
-        nothing; it stands in ``failures``.
+        MissingError, BadInputError, UsageError: as for `kzoo.convert`. A gate that is not met
+        raises nothing; it stands in ``failures``.
     """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is at least 1; {limit} was given")
     contents = inspect(file)
     with model_path(against) as path:
         net = call_shared("kzoo.lite.translate:describe", model=str(path))
@@ -103,8 +105,8 @@ def check(
         data = matching_data(net["input"], net["classes"], data, class_names(path), **options)
         if tuple(contents.input["shape"][1:]) != tuple(net["input"]):
             raise BadInputError(
-                f"{file} takes {contents.input['shape'][1:]} images, {shown(against)} {net['input']}: "
-                "it was not made from this model"
+                f"{file} takes {contents.input['shape'][1:]} images, {shown(against)} "
+                f"{net['input']}: it was not made from this model"
             )
         split = split or data.evaluation_split
         if split not in data.splits or not len(data.splits[split]):

@@ -35,8 +35,8 @@ class Conversion:
         output: its path.
         quantization: "float32" or "int8".
         contents: what is inside, see `kzoo.lite.inspect.Contents`.
-        max_logit_error: largest difference to the Keras model's logits on ``compared`` images, divided
-            by the logits' standard deviation.
+        max_logit_error: largest difference to the Keras model's logits on ``compared`` images,
+            divided by the logits' standard deviation.
         agreement: share of those images with the same most probable class.
         compared: how many images, and which: random pixels, or calibration images.
         seconds: conversion alone, without start-up of the child.
@@ -69,8 +69,8 @@ def convert(
     Args:
         model: functional, pixels (n, h, w, c) in [0, 255] -> logits or probabilities (n, classes).
         output: the ``.tflite`` file.
-        io: dtype of the input pixels, "uint8" (as a camera gives them) or "float32". The output of a
-            float file is float32.
+        io: dtype of the input pixels, "uint8" (as a camera gives them) or "float32". The output of
+            a float file is float32.
         head: "probabilities" (a softmax is added behind logits) or "logits".
         force: overwrite.
         progress: called at the stages of the work.
@@ -78,8 +78,8 @@ def convert(
     Raises:
         UsageError: wrong argument, or the output exists.
         MissingError: a file or disk space is missing.
-        BadInputError: the model cannot be loaded or converted, or the file does not compute what the
-            model does.
+        BadInputError: the model cannot be loaded or converted, or the file does not compute what
+            the model does.
     """
     return write_lite(model, output, "float32", io, head, None, force, progress)
 
@@ -159,8 +159,8 @@ def _compare(file: Path, work: str, made: dict, quantization: str) -> dict:
     error = float(np.abs(logits - expected).max() / max(expected.std(), 1e-6))
     if quantization == "float32" and error > TOLERANCE:
         raise BadInputError(
-            f"the converted file differs from the model: {error:.2g} standard deviations of the logits "
-            f"at most, {TOLERANCE:g} allowed; nothing was written"
+            f"the converted file differs from the model: {error:.2g} standard deviations of the "
+            f"logits at most, {TOLERANCE:g} allowed; nothing was written"
         )
     return {
         "max_logit_error": error,

@@ -90,8 +90,8 @@ def notes(model: schema.ModelT) -> dict:
 def with_outputs(model: schema.ModelT, tensors: Sequence[int]) -> bytes:
     """The same file with further tensors as outputs, after its own.
 
-    So a value inside the graph is read with the kernels that really compute it: asked to preserve all
-    tensors, the interpreter leaves XNNPACK aside, whose int8 results differ.
+    So a value inside the graph is read with the kernels that really compute it: asked to preserve
+    all tensors, the interpreter leaves XNNPACK aside, whose int8 results differ.
     """
     graph = model.subgraphs[0]
     graph.outputs = [*graph.outputs, *tensors]
@@ -112,7 +112,9 @@ def logits_tensor(model: schema.ModelT) -> int | None:
     graph = model.subgraphs[0]
     producers = {int(out): op for op in graph.operators for out in op.outputs}
     tensor = int(graph.outputs[0])
-    while tensor in producers:
+    for _ in graph.operators:  # and not "while": a damaged graph may have a cycle
+        if tensor not in producers:
+            return None
         op = producers[tensor]
         match operator(model, op):
             case "SOFTMAX":

@@ -1,4 +1,4 @@
-"""What is inside a .tflite file: operators by type and dtype, float islands, where the bytes are."""
+"""What is inside a .tflite: operators by type and dtype, float islands, where the bytes are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Contents:
         operators: how many of each "NAME dtype", the dtype being that of its first output.
         float_islands: operators that compute in float32 inside a file with integer ones: "NAME in
             layer". Quantizing a float input and dequantizing the last output are not islands.
-        bytes_by_kind: bytes of "weights int8", "bias int32", ...; "structure" is all that is no tensor.
+        bytes_by_kind: bytes of "weights int8", "bias int32", ...; "structure" is all but tensors.
         notes: what kzoo wrote into the file: classes, origin, normalization.
     """
 

@@ -92,7 +92,8 @@ def infer(data: bytes, images: np.ndarray, threads: int) -> list[np.ndarray]:
     }.get(inputs[0]["dtype"])
     if encode is None:
         raise BadInputError(
-            f"the model's input is {inputs[0]['dtype'].__name__}; uint8, int8 or float32 is expected"
+            f"the model's input is {inputs[0]['dtype'].__name__}; "
+            "uint8, int8 or float32 is expected"
         )
     collected = [np.empty((len(images), *d["shape"][1:]), np.float32) for d in results]
     for i, image in enumerate(images):

@@ -36,9 +36,10 @@ def quantize(
 ) -> Conversion:
     """Writes a Keras model as a .tflite whose weights and activations are int8.
 
-    Weights are symmetric per output channel, activations have the range they take on calibration images
-    (Jacob et al. 2018, arXiv:1712.05877; LiteRT's 8-bit specification). With ``io="uint8"`` a normalization
-    of one scale and offset becomes the input's scale and zero point and costs nothing.
+    Weights are symmetric per output channel, activations have the range they take on calibration
+    images (Jacob et al. 2018, arXiv:1712.05877; LiteRT's 8-bit specification). With ``io="uint8"``
+    a normalization of one scale and offset becomes the input's scale and zero point and costs
+    nothing.
 
     Args:
         model: functional, pixels (n, h, w, c) in [0, 255] -> logits or probabilities (n, classes).

@@ -1,4 +1,7 @@
-"""In the child process: TensorFlow's converter, run on a frozen function. The one user of TensorFlow."""
+"""In the child process: TensorFlow's converter, run on a frozen function.
+
+The one user of TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,8 @@ def translate(
         io: dtype of the image input; for int8 also of the output.
         head: "probabilities" or "logits".
         classes: names to store.
-        work: a folder. For int8 it holds ``calibration.npy``, uint8 (n, h, w, c). ``images.npy``, uint8,
-            and ``expected.npy``, Keras' outputs on them, are written there.
+        work: a folder. For int8 it holds ``calibration.npy``, uint8 (n, h, w, c). ``images.npy``,
+            uint8, and ``expected.npy``, Keras' outputs on them, are written there.
     """
     import tensorflow as tf
 
@@ -64,11 +67,12 @@ def translate(
         chosen = np.random.default_rng(0).integers(0, 256, (COMPARED, *shape), np.uint8)
     else:
         chosen = images[:: max(1, len(images) // 32)][:32]
+    kind = "images of random pixels" if images is None else "calibration images"
     np.save(f"{work}/images.npy", chosen)
     np.save(f"{work}/expected.npy", outputs(net, chosen, np.arange(len(chosen))))
     return {
         "probabilities_only": probabilities_only,
-        "compared": f"{len(chosen)} {'images of random pixels' if images is None else 'calibration images'}",
+        "compared": f"{len(chosen)} {kind}",
         "seconds": round(seconds, 3),
     }
 
@@ -80,7 +84,10 @@ def describe(model: str) -> dict:
 
 
 def predict(model: str, images_file: str, folder: str) -> bool:
-    """Writes ``keras.npy``, the outputs on the images of ``indices.npy``; returns whether they are probabilities."""
+    """Writes ``keras.npy``, the outputs on the images that ``indices.npy`` names.
+
+    Returns whether they are probabilities.
+    """
     net = load_model(model)
     images = np.load(images_file, mmap_mode="r")
     np.save(f"{folder}/keras.npy", outputs(net, images, np.load(f"{folder}/indices.npy")))
@@ -88,10 +95,10 @@ def predict(model: str, images_file: str, folder: str) -> bool:
 
 
 def _normalization(net) -> list[float] | None:
-    """[scale, offset] of the layer ``preprocess`` if it can be folded into the input's quantization.
+    """[scale, offset] of the layer ``preprocess`` if the input's quantization can take it over.
 
-    It can where it is a Rescaling by one number each, is the only user of the input, and maps some
-    pixel near 0, as the zero point must be an integer in [0, 255].
+    It can where the layer is a Rescaling by one number each, is the only user of the input, and maps
+    some pixel near 0, as the zero point must be an integer in [0, 255].
     """
     import keras
 
@@ -112,9 +119,9 @@ def _normalization(net) -> list[float] | None:
 def _frozen(net, cast: bool, add_softmax: bool, normalization: list[float] | None):
     """The model as a concrete function of one image, its variables turned into constants.
 
-    An unfrozen one converts without an error into a file that cannot run (VAR_HANDLE). With a folded
-    normalization it starts behind ``preprocess`` and takes normalized float32; with ``cast`` it takes
-    uint8.
+    An unfrozen one converts without an error into a file that cannot run (VAR_HANDLE). With a
+    folded normalization it starts behind ``preprocess`` and takes normalized float32; with
+    ``cast`` it takes uint8.
     """
     import keras
     import tensorflow as tf
@@ -136,7 +143,10 @@ def _frozen(net, cast: bool, add_softmax: bool, normalization: list[float] | Non
 def _full_integer(
     converter, images: np.ndarray, io: str, normalization: list[float] | None
 ) -> None:
-    """Sets the converter to int8 weights and activations, calibrated on uint8 images (n, h, w, c)."""
+    """Sets the converter to int8 weights and activations.
+
+    ``images``, uint8 (n, h, w, c), calibrate them.
+    """
     import tensorflow as tf
 
     scale, offset = normalization or (1.0, 0.0)

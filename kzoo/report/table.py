@@ -12,11 +12,11 @@ HEADER = (
     "parameters",
     "accuracy float",
     "accuracy int8",
-    "size float (kB)",
-    "size int8 (kB)",
-    "size int8 gzip (kB)",
-    "p50 float (ms, 1 thread)",
-    "p50 int8 (ms, 1 thread)",
+    "kB float",
+    "kB int8",
+    "kB int8 gzip",
+    "p50 ms float",
+    "p50 ms int8",
 )
 NOTHING = "–"
 

@@ -6,14 +6,24 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from kzoo.errors import MissingError, UsageError, nearest
+from kzoo.runs.shipped import shipped_configs
 
 MAX_BYTES = 1_000_000
+SHOWN = 80
+"""Characters of a wrong value that a message repeats."""
 STEPS = ("build", "finetune", "convert", "quantize", "check", "profile", "report")
 
 
@@ -22,19 +32,19 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """As the arguments of `kzoo.load_data`; ``path`` is its source."""
+    """As the arguments of `kzoo.load_data`; ``path`` is its source, and the seed is the run's."""
 
     path: str
     size: int | tuple[int, int] | None = None
-    channels: int = 3
-    validation: float = 0.15
-    test: float = 0.15
+    channels: Literal[1, 3] = 3
+    validation: float = Field(0.15, ge=0, lt=1)
+    test: float = Field(0.15, ge=0, lt=1)
     bad: Literal["fail", "skip"] = "fail"
-    max_bad: float = 0.05
+    max_bad: float = Field(0.05, ge=0, le=1)
 
 
 class PhaseConfig(_Section):
-    """As `kzoo.learn.finetune.Phase`."""
+    """As `kzoo.learn.phase.Phase`."""
 
     epochs: int = Field(15, ge=1)
     trainable: str | list[str] = "all"
@@ -46,12 +56,27 @@ class PhaseConfig(_Section):
 class TrainConfig(PhaseConfig):
     """One phase, or several in ``phases``, and the arguments of `kzoo.finetune`."""
 
-    phases: list[PhaseConfig] | None = None
+    phases: list[PhaseConfig] | None = Field(None, min_length=1)
     batch_size: int = Field(32, ge=1)
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    early_stopping: int | None = None
+    early_stopping: int | None = Field(None, ge=1)
     monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    checkpoint_seconds: float = Field(60.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> TrainConfig:
+        if self.phases:
+            default = PhaseConfig()
+            for key in PhaseConfig.model_fields:
+                if getattr(self, key) != getattr(default, key):
+                    raise ValueError(f"phases are given, so {key} stands in each of them, not here")
+        return self
+
+    def all_phases(self) -> list[PhaseConfig]:
+        """``phases``, or the one that stands in the section itself."""
+        own = {key: getattr(self, key) for key in PhaseConfig.model_fields}
+        return self.phases or [PhaseConfig(**own)]
 
 
 class QuantizeConfig(_Section):
@@ -62,18 +87,18 @@ class QuantizeConfig(_Section):
 
 
 class CheckConfig(_Section):
-    """The gates of `kzoo.check`, for the int8 file; one that is not met ends the run with exit code 1."""
+    """The gates of `kzoo.check`, for the int8 file; exit code 1 if one is not met."""
 
-    limit: int | None = None
-    min_agreement: float | None = None
+    limit: int | None = Field(None, ge=1)
+    min_agreement: float | None = Field(None, ge=0, le=1)
     max_drop: float | None = None
-    max_float_ops: int | None = None
+    max_float_ops: int | None = Field(None, ge=0)
 
 
 class ProfileConfig(_Section):
     """As the arguments of `kzoo.profile`."""
 
-    threads: list[int] = [1]
+    threads: list[Annotated[int, Field(ge=1)]] = Field([1], min_length=1)
     runtime: str | None = None
     min_runs: int = Field(100, ge=1)
     min_seconds: float = Field(1.0, ge=0)
@@ -90,7 +115,7 @@ class RunConfig(_Section):
     check: CheckConfig = CheckConfig()
     profile: ProfileConfig = ProfileConfig()
     steps: list[Literal[STEPS]] = list(STEPS)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @field_validator("name")
     @classmethod
@@ -112,7 +137,11 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> RunCo
     file = _find(path)
     if file.stat().st_size > MAX_BYTES:
         raise UsageError(f"{path} is larger than {MAX_BYTES:,} bytes; is it a config?")
-    values = _parse(file.read_text(), str(path))
+    try:
+        text = file.read_text()
+    except ValueError as error:
+        raise UsageError(f"{path} is not a text file: {error}") from error
+    values = _parse(text, str(path))
     if not isinstance(values, dict):
         raise UsageError(f"{path} holds no mapping of keys to values")
     for override in overrides:
@@ -125,16 +154,14 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> RunCo
 
 
 def _find(path: str | os.PathLike) -> Path:
-    package = Path(__file__).parents[1]
-    shipped = [
-        folder / f"{path}.yaml" for folder in (package / "_configs", package.parent / "configs")
-    ]
-    for file in (Path(path), *(shipped if re.fullmatch(r"\w+", str(path)) else ())):
-        if file.is_file():
-            return file
-    known = sorted({file.stem for folder in shipped for file in folder.parent.glob("*.yaml")})
+    shipped = shipped_configs()
+    if Path(path).is_file():
+        return Path(path)
+    if str(path) in shipped:
+        return shipped[str(path)]
     raise MissingError(
-        f"there is no config {str(path)!r}{nearest(str(path), known)} (shipped with kzoo: {', '.join(known)})"
+        f"there is no config {str(path)!r}{nearest(str(path), shipped)} "
+        f"(shipped with kzoo: {', '.join(shipped)})"
     )
 
 
@@ -158,7 +185,7 @@ _Loader.add_implicit_resolver(
 def _parse(text: str, source: str) -> object:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the date 2026-99-99
         raise UsageError(f"{source} is not YAML: {error}") from error
 
 
@@ -168,22 +195,42 @@ def _apply(values: dict, override: str) -> None:
         raise UsageError(
             f"an override is key=value, such as train.epochs=3; {override!r} was given"
         )
+    value = _parse(text, f"the value of {override!r}")
     *parents, last = key.split(".")
     for parent in parents:
-        if not isinstance(values.get(parent), dict):
-            values[parent] = {}
-        values = values[parent]
-    values[last] = _parse(text, f"the value of {override!r}")
+        place = _place(values, parent, override)
+        inside = values[place] if isinstance(values, list) else values.get(place)
+        if not isinstance(inside, (dict, list)):
+            inside = values[place] = {}
+        values = inside
+    values[_place(values, last, override)] = value
+
+
+def _place(values: dict | list, part: str, override: str) -> str | int:
+    if isinstance(values, dict):
+        return part
+    if not part.isdecimal() or int(part) >= len(values):
+        raise UsageError(
+            f"{override!r}: there is a list of {len(values)} before {part!r}; "
+            f"its items are called 0 to {len(values) - 1}"
+        )
+    return int(part)
 
 
 def _explain(problem: dict) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = _fields(problem["loc"][:-1])
-        return f"unknown key {place!r}{nearest(str(problem['loc'][-1]), known)} (known: {', '.join(known)})"
+        close = nearest(str(problem["loc"][-1]), known)
+        return f"unknown key {place!r}{close} (known: {', '.join(known)})"
     if problem["type"] == "missing":
         return f"{place} is missing"
-    return f"{place}: {problem['msg']}; {problem['input']!r} was given"
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):
+        return f"{place}: {text}"
+    given = repr(problem["input"])
+    given = given if len(given) <= SHOWN else f"{given[:SHOWN]}..."
+    return f"{place}: {text}; {given} was given"
 
 
 def _fields(location: tuple) -> list[str]:
@@ -195,7 +242,6 @@ def _fields(location: tuple) -> list[str]:
         ("check",): CheckConfig,
         ("profile",): ProfileConfig,
     }
-    section = sections.get(
-        location, PhaseConfig if location[:2] == ("train", "phases") else RunConfig
-    )
+    inside = PhaseConfig if location[:2] == ("train", "phases") else RunConfig
+    section = sections.get(location, inside)
     return list(section.model_fields)

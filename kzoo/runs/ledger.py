@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
+import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kzoo import __version__
 from kzoo.environment import environment
+from kzoo.errors import BadInputError, UsageError
 from kzoo.files import digest, read_json, sha256, write_json
+
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
+"""What `kzoo.files.atomic` leaves when its process is killed."""
 
 
 class Ledger:
     """The records in a run's folder; paths in them are relative to it.
+
+    One process at a time has it: another is refused as long as this one lives.
 
     Attributes:
         folder: the run's folder.
@@ -26,14 +35,37 @@ class Ledger:
         self.kept: list[str] = []
         self._environment = environment()
         (folder / "ledger").mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise UsageError(
+                f"another kzoo run works in {str(folder)!r}; wait for it, or give another -o"
+            ) from error
+        for file in folder.glob("*/**/.*"):
+            if _TEMPORARY.fullmatch(file.name) and file.is_file():
+                file.unlink()
+
+    def close(self) -> None:
+        """Lets the next process have the folder."""
+        os.close(self._lock)
 
     def path(self, step: str, model: str) -> Path:
         """Where the record of a step stands."""
         return self.folder / "ledger" / f"{model}.{step}.json"
 
-    def read(self, step: str, model: str) -> dict:
-        """The record of a step."""
-        return read_json(self.path(step, model))
+    def intact(self, step: str, model: str) -> dict | None:
+        """The record of a step if it is whole and its outputs are as they were written."""
+        try:
+            record = read_json(self.path(step, model))
+            whole = bool(record["key"]) and all(
+                (self.folder / name).is_file() and sha256(self.folder / name) == written
+                for name, written in record["outputs"].items()
+            )
+        except (BadInputError, OSError, LookupError, TypeError, AttributeError):
+            return None
+        return record if whole else None
 
     def step(
         self,
@@ -51,7 +83,7 @@ class Ledger:
             step, model: its name.
             inputs: hashes of what it reads.
             settings: all else that decides its result, JSON values.
-            outputs: the files it writes, relative to the folder.
+            outputs: the files it writes, relative to the folder; patterns such as "plots/*.png".
             work: does it, and returns its record as JSON values.
 
         Returns:
@@ -68,8 +100,8 @@ class Ledger:
                 "machine": self._environment["machine"] if step == "profile" else None,
             }
         )
-        known = self._intact(step, model, key, outputs)
-        if known:
+        known = self.intact(step, model)
+        if known and known["key"] == key:
             self.kept.append(f"{model}.{step}")
             return known
         started = time.monotonic()
@@ -80,7 +112,11 @@ class Ledger:
             "key": key,
             "inputs": dict(inputs),
             "settings": dict(settings),
-            "outputs": {name: sha256(self.folder / name) for name in outputs},
+            "outputs": {
+                file.relative_to(self.folder).as_posix(): sha256(file)
+                for pattern in outputs
+                for file in sorted(self.folder.glob(pattern))
+            },
             "result": result,
             "seconds": round(time.monotonic() - started, 2),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -89,15 +125,3 @@ class Ledger:
         write_json(self.path(step, model), record)
         self.ran.append(f"{model}.{step}")
         return record
-
-    def _intact(self, step: str, model: str, key: str, outputs: list[str]) -> dict | None:
-        path = self.path(step, model)
-        if not path.exists():
-            return None
-        record = read_json(path)
-        whole = record.get("key") == key and all(
-            (self.folder / name).is_file()
-            and sha256(self.folder / name) == record["outputs"].get(name)
-            for name in outputs
-        )
-        return record if whole else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +12,22 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from kzoo.data.dataset import Dataset
 from kzoo.data.load import load_data
-from kzoo.errors import UsageError
-from kzoo.files import atomic, disk_errors, write_bytes, write_json
+from kzoo.errors import MissingError, UsageError
+from kzoo.files import atomic, disk_errors, sha256, write_bytes
 from kzoo.learn.finetune import finetune
+from kzoo.learn.optimizer import make_optimizer
 from kzoo.lite.check import check
 from kzoo.lite.convert import convert
 from kzoo.lite.quantize import quantize
 from kzoo.measure.profile import profile
+from kzoo.measure.runtimes import choose_runtime
 from kzoo.progress import Progress, silent
 from kzoo.registry import entry
 from kzoo.report.html import write_report
 from kzoo.report.table import summary_rows
-from kzoo.runs.config import RunConfig, load_config
+from kzoo.runs.config import STEPS, PhaseConfig, RunConfig, load_config
 from kzoo.runs.ledger import Ledger
 from kzoo.zoo.build import build
 from kzoo.zoo.count import macs, parameters
@@ -37,8 +42,8 @@ NEEDS = {
     "quantize": ("finetune",),
     "check": ("convert", "quantize"),
     "profile": ("convert", "quantize"),
-    "report": (),
 }
+"""Step → the steps whose files it reads."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,9 @@ def run(
 ) -> Run:
     """Runs a config: data in, trained, quantized, checked and measured models and a report out.
 
-    A step whose inputs, settings and outputs are unchanged is not run again; a run that was killed goes
-    on where it was, also inside a training.
+    A step whose inputs, settings and outputs are unchanged is not run again; a run that was killed
+    goes on where it was, also inside a training. The order of the config's ``steps`` is of no
+    concern. Names and values are checked before anything is written.
 
     Args:
         config: a config, its file, or the name of one that ships with kzoo.
@@ -92,29 +98,79 @@ def run(
         entry(name)
     if len(set(config.models)) < len(config.models):
         raise UsageError(f"a model stands twice in the config: {', '.join(config.models)}")
+    if "profile" in config.steps:
+        choose_runtime(config.profile.runtime)
     folder = Path(output or Path("runs", config.name))
+    _check_folder(folder, config)
+    settings = config.data.model_dump()
+    data = load_data(settings.pop("path"), seed=config.seed, progress=progress, **settings)
+    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
+    if not _holds(folder / "config.yaml", resolved):
+        # Not for a config that was accepted before: Keras takes seconds to import.
+        for phase in config.train.all_phases():
+            make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
     with disk_errors(folder):
         (folder / "models").mkdir(parents=True, exist_ok=True)
         ledger = Ledger(folder)
-    write_bytes(
-        folder / "config.yaml",
-        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode(),
-    )
-    work = _Steps(config, ledger, progress)
+    try:
+        return _done(config, resolved, data, ledger, progress)
+    finally:
+        ledger.close()
+
+
+def _check_folder(folder: Path, config: RunConfig) -> None:
+    """Refuses a folder that is something else, and steps that lack one before them."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"the run's folder {str(folder)!r} is a file; give another -o")
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(place, os.W_OK):
+        raise MissingError(
+            f"no permission to write the run's folder {str(folder)!r}; give another place as -o"
+        )
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "ledger").is_dir():
+        raise UsageError(
+            f"{str(folder)!r} holds other files and no run; give the name of a new folder as -o"
+        )
+    for step in config.steps:
+        for needed in NEEDS.get(step, ()):
+            for name in config.models:
+                done = (folder / "ledger" / f"{name}.{needed}.json").exists()
+                if needed not in config.steps and not done:
+                    raise UsageError(
+                        f"step {step!r} needs {needed!r}, which is neither in steps nor done for "
+                        f"{name} in {str(folder)!r}; add it to steps"
+                    )
+
+
+def _holds(file: Path, data: bytes) -> bool:
+    return file.is_file() and file.read_bytes() == data
+
+
+def _write_if_new(file: Path, data: bytes) -> None:
+    if not _holds(file, data):
+        write_bytes(file, data)
+
+
+def _done(
+    config: RunConfig, resolved: bytes, data: Dataset, ledger: Ledger, progress: Progress
+) -> Run:
+    folder = ledger.folder
+    _write_if_new(folder / "config.yaml", resolved)
+    work = _Steps(config, data, ledger, progress)
     for name in config.models:
-        for step in config.steps:
-            if step not in ("profile", "report"):
+        for step in STEPS:
+            if step in config.steps and step not in ("profile", "report"):
                 work.do(step, name)
     # Measured last and one after another, so that no training shares the processor.
     if "profile" in config.steps:
         for name in config.models:
             work.do("profile", name)
-    write_json(folder / "run.json", {"name": config.name, "models": config.models})
-    report = str(write_report(folder)) if "report" in config.steps else None
+    summary = json.dumps({"name": config.name, "models": config.models}, indent=1)
+    _write_if_new(folder / "run.json", f"{summary}\n".encode())
     return Run(
         folder=str(folder),
         rows=summary_rows(folder),
-        report=report,
+        report=str(work.report()) if "report" in config.steps else None,
         failures=work.failures,
         ran=ledger.ran,
         kept=ledger.kept,
@@ -124,12 +180,10 @@ def run(
 class _Steps:
     """A run's config, dataset and ledger, and one method per step."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, progress: Progress):
-        self.config, self.ledger, self.progress = config, ledger, progress
+    def __init__(self, config: RunConfig, data: Dataset, ledger: Ledger, progress: Progress):
+        self.config, self.data, self.ledger, self.progress = config, data, ledger, progress
         self.folder = ledger.folder
         self.failures: list[str] = []
-        settings = config.data.model_dump()
-        self.data = load_data(settings.pop("path"), seed=config.seed, progress=progress, **settings)
         ledger.step(
             "data",
             "dataset",
@@ -140,16 +194,37 @@ class _Steps:
         )
 
     def do(self, step: str, name: str) -> None:
-        """Runs one step for one model."""
-        for needed in NEEDS.get(step, ()):
-            if needed not in self.config.steps and not self.ledger.path(needed, name).exists():
-                raise UsageError(
-                    f"step {step!r} needs {needed!r}, which is neither in steps nor done in {self.folder}"
-                )
+        """Does one step for one model."""
         getattr(self, f"_{step}")(name)
 
+    def report(self) -> Path:
+        """Writes the report, if a record has changed since it was written."""
+        records = [*self.folder.glob("ledger/*.json"), *self.folder.glob("samples/*.png")]
+        records += [self.folder / "run.json", self.folder / "config.yaml"]
+        own = self.ledger.path("report", "run")
+        self.ledger.step(
+            "report",
+            "run",
+            inputs={
+                file.relative_to(self.folder).as_posix(): sha256(file)
+                for file in sorted(records)
+                if file != own
+            },
+            settings={},
+            outputs=["report.html", "plots/*.png"],
+            work=lambda: {"report": write_report(self.folder).name},
+        )
+        return self.folder / "report.html"
+
     def _hash(self, step: str, name: str) -> str:
-        return next(iter(self.ledger.read(step, name)["outputs"].values()))
+        """The hash of a step's output; the file is verified before anything reads it."""
+        record = self.ledger.intact(step, name)
+        if record is None:
+            raise UsageError(
+                f"what step {step!r} wrote for {name} in {str(self.folder)!r} is missing or "
+                "damaged; add the step to steps, and it is done again"
+            )
+        return next(iter(record["outputs"].values()))
 
     def _build(self, name: str) -> None:
         classes, channels = len(self.data.classes), self.data.channels
@@ -180,22 +255,27 @@ class _Steps:
 
     def _finetune(self, name: str) -> None:
         file = f"models/{name}.keras"
-        settings = self.config.train.model_dump(mode="json")
-        phase = ("epochs", "trainable", "optimizer", "learning_rate", "schedule")
-        phases = settings.pop("phases") or [{key: settings[key] for key in phase}]
-        options = {key: value for key, value in settings.items() if key not in phase}
+        train = self.config.train
+        phases = [phase.model_dump(mode="json") for phase in train.all_phases()]
+        options = train.model_dump(mode="json", exclude={"phases", *PhaseConfig.model_fields})
+        # How often a checkpoint is written is of no concern to the result.
+        seconds = options.pop("checkpoint_seconds")
 
         def work() -> dict:
-            return finetune(
+            training = finetune(
                 self.folder / "models" / f"{name}.init.keras",
                 self.data,
                 phases=phases,
                 seed=self.config.seed,
                 output=self.folder / file,
                 force=True,
+                checkpoint_seconds=seconds,
                 progress=_named(self.progress, name),
                 **options,
-            ).to_dict()
+            )
+            # Those of a training with other settings, which was cut short.
+            shutil.rmtree(self.folder / f"{file}.checkpoints", ignore_errors=True)
+            return training.to_dict()
 
         self.ledger.step(
             "finetune",
@@ -276,7 +356,7 @@ class _Steps:
         self.failures += [f"{name}: {text}" for text in record["result"]["int8"]["failures"]]
 
     def _samples(self, checked, file: Path) -> dict:
-        """Writes the images that the report shows, side by side, and returns what was said of them."""
+        """Writes the images that the report shows, side by side; returns what was said of them."""
         from PIL import Image
 
         indices = checked.indices

@@ -94,6 +94,8 @@ def functional(model: keras.Model, path: object = "the model") -> keras.Model:
             f"{path} is a {type(model).__name__}; a functional or Sequential model is needed, "
             "because its graph is what is compressed and converted"
         )
+    if not getattr(model, "inputs", None):
+        raise BadInputError(f"{path} has no input yet; begin it with keras.Input((h, w, channels))")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise BadInputError(
             f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one image in "

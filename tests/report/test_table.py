@@ -78,11 +78,11 @@ def test_cells(reported):
         "parameters",
         "accuracy float",
         "accuracy int8",
-        "size float (kB)",
-        "size int8 (kB)",
-        "size int8 gzip (kB)",
-        "p50 float (ms, 1 thread)",
-        "p50 int8 (ms, 1 thread)",
+        "kB float",
+        "kB int8",
+        "kB int8 gzip",
+        "p50 ms float",
+        "p50 ms int8",
     ]
     assert cells[0][:7] == ["zeta", "77,898", "96.7 %", "90.0 %", "319.8", "106.6", "105.4"]
     row = summary_rows(reported)[0]

@@ -1,0 +1,108 @@
+"""``--json`` prints the record, and nothing else to stdout; gates decide the exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kzoo.cli import COMMANDS, cli
+
+SMALL = [
+    "steps=[build]", "models=[lenet5]", "data.size=32",
+]  # fmt: skip
+CASES = {
+    "list": ["list", "lenet*"],
+    "info": ["info", "lenet5"],
+    "build": ["build", "lenet5", "-o", "new.keras"],
+    "data": ["data", "digits", "--channels", "1"],
+    "finetune": ["finetune", "good.keras", "digits", "--epochs", "1", "-o", "trained.keras"],
+    "convert": ["convert", "good.keras", "-o", "new.tflite"],
+    "quantize": ["quantize", "good.keras", "--calibrate", "digits", "-o", "int8.tflite"],
+    "check": ["check", "good.tflite", "--against", "good.keras", "--data", "digits"],
+    "profile": ["profile", "good.tflite", "--min-seconds", "0.1"],
+    "run": ["run", "quickstart", *SMALL, "-o", "run"],
+    "report": ["report", "run"],
+    "doctor": ["doctor"],
+}
+KEYS = {
+    "info": {"name", "params", "macs"},
+    "build": {"output", "sha256", "params", "macs"},
+    "data": {"classes"},
+    "finetune": {"output", "sha256", "evaluation", "history", "recipe"},
+    "convert": {"output", "contents", "max_logit_error"},
+    "quantize": {"output", "contents", "agreement"},
+    "check": {"agreement", "keras", "lite", "failures"},
+    "profile": {"model_sha256", "runs", "memory", "environment"},
+    "run": {"folder", "rows", "ran", "kept", "failures"},
+    "report": {"report"},
+    "doctor": {"ready", "items"},
+}
+
+
+@pytest.fixture(scope="module")
+def place(trained, lite_float, tmp_path_factory) -> Path:
+    """A folder in which the commands are called, one after another."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copy(trained, folder / "good.keras")
+    shutil.copy(lite_float, folder / "good.tflite")
+    return folder
+
+
+@pytest.fixture
+def command(place, monkeypatch, capfd):
+    """command(*arguments) -> (exit code, stdout), what C code writes to it included."""
+    monkeypatch.chdir(place)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        capfd.readouterr()
+        code = cli(list(arguments), standalone_mode=False)
+        return code or 0, capfd.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_the_record_is_all_that_is_printed(verb, command):
+    code, printed = command(*CASES[verb], "--json")
+    assert code == 0
+    record = json.loads(printed)
+    assert (isinstance(record, list) and record) or KEYS[verb] <= set(record)
+
+
+def test_a_record_stands_beside_each_artifact(command, place):
+    for name in ("trained.keras", "new.tflite", "int8.tflite"):
+        record = json.loads((place / f"{name}.json").read_text())
+        assert record["result"]["output"] == name
+        assert record["environment"]["packages"]["kzoo"]
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"),
+    [
+        (["--max-drop", "0.5"], 0),
+        (["--max-drop", "-100"], 1),
+        (["--min-agreement", "0.99"], 0),
+        (["--min-agreement", "1.01"], 1),
+    ],
+)
+def test_a_gate_that_is_not_met_is_exit_code_1(command, gate, code):
+    ended, printed = command(*CASES["check"], "--limit", "20", *gate)
+    assert ended == code
+    assert ("gates not met" in printed) == bool(code)
+
+
+def test_what_is_printed_for_people_fits_its_columns(command):
+    _, printed = command("list")
+    lines = printed.splitlines()
+    assert len({line.rfind("  ") for line in lines[:1]}) == 1
+    assert max(map(len, lines)) <= 100
+
+
+def test_in_a_process_logs_go_to_stderr(kzoo_command, place, tmp_path):
+    done = kzoo_command("convert", place / "good.keras", "-o", "x.tflite", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["output"] == "x.tflite"
+    assert done.stderr.splitlines() == ["convert to float32 (0/3)"]

@@ -1,0 +1,106 @@
+"""The options of a command are the parameters of its function: one way in."""
+
+from __future__ import annotations
+
+import inspect
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import kzoo
+from kzoo.cli import cli
+from kzoo.learn.phase import Phase
+
+HERE_ALONE = {"as_json"}
+"""Options that are about printing."""
+CALLBACKS = {"progress"}
+OF_DATA = {"validation", "test", "bad", "max_bad", "seed"}
+"""The parameters of `load_data` that a command takes for ``data_options``."""
+OF_A_PHASE = set(Phase.__dataclass_fields__)
+DIFFERENCES = {
+    # command: (options that the function does not have, parameters that have no option)
+    "build": ({"output", "force"}, {"variant"}),  # the file is the command's; build gives a model
+    "data": ({"path"}, {"source"}),
+    "finetune": (OF_DATA | OF_A_PHASE, {"data_options"}),
+    "quantize": (OF_DATA, {"data_options"}),
+    "check": (OF_DATA, {"data_options"}),
+    "profile": (set(), set()),
+    "convert": (set(), set()),
+    "run": (set(), set()),
+    "list": (set(), set()),
+}
+FUNCTIONS = {"data": kzoo.load_data, "list": kzoo.list_models}
+
+
+def function(name: str):
+    return FUNCTIONS.get(name) or getattr(kzoo, name)
+
+
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function(name)).parameters)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_options_are_the_functions_parameters(name):
+    more, fewer = DIFFERENCES[name]
+    options = {option.name for option in cli.get_command(None, name).params} - HERE_ALONE
+    expected = set(parameters(name)) - CALLBACKS
+    assert options - expected <= more
+    assert expected - options <= fewer
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_defaults_are_the_functions_defaults(name):
+    context = click.Context(cli.get_command(None, name))
+    known = parameters(name)
+    if "data_options" in known:
+        known |= {key: value for key, value in parameters("data").items() if key in OF_DATA}
+    if name == "finetune":
+        known |= inspect.signature(Phase).parameters
+    for option in context.command.params:
+        parameter = known.get(option.name)
+        if not isinstance(option, click.Option) or parameter is None or option.required:
+            continue
+        plain = isinstance(option.default, (str, int, float, list, tuple))
+        given = option.type_cast_value(context, option.default) if plain else None
+        given = False if option.is_flag else given
+        wanted = parameter.default
+        if option.name in ("phases", "trainable"):  # () stands for the function's own
+            assert not given
+        elif option.name == "channels" and name == "data":
+            assert int(given) == wanted
+        elif option.name == "head" or wanted is not None or name != "build":
+            assert given == wanted or (name, option.name) == ("build", "seed"), option.name
+
+
+@pytest.mark.parametrize(
+    ("typed", "threads"),
+    [
+        ("m.tflite", (1,)),
+        ("m.tflite --threads 1 2", (1, 2)),
+        ("m.tflite --threads 4 2 1 --min-runs 70", (4, 2, 1)),
+        ("m.tflite --threads 1 --threads 2", (1, 2)),
+        ("--threads 2 m.tflite", (2,)),
+        ("--threads 1 2 m.tflite", (1, 2)),
+        ("--threads=1 m.tflite", (1,)),
+        ("m.tflite --threads=1 --threads=2", (1, 2)),
+    ],
+)
+def test_threads_are_as_many_numbers_as_follow(typed, threads, monkeypatch):
+    asked = {}
+
+    def profile(model, **options):
+        asked.update(options, model=model)
+        raise click.ClickException("enough")
+
+    monkeypatch.setattr("kzoo.measure.profile.profile", profile)
+    CliRunner().invoke(cli, ["profile", *typed.split()])
+    assert asked["model"] == "m.tflite"
+    assert tuple(asked["threads"]) == threads
+
+
+@pytest.mark.parametrize("typed", ["--threads", "--threads two", "--threads 1 x"])
+def test_threads_that_are_no_numbers_are_refused(typed):
+    done = CliRunner().invoke(cli, ["profile", "m.tflite", *typed.split()])
+    assert done.exit_code == 2

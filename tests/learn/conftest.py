@@ -1,0 +1,54 @@
+"""Networks small enough to train in a second, and digits with few of them to train on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def few_digits():
+    """The digits with 180 of them for training and 60 for validation."""
+    from kzoo.data.load import load_data
+
+    return load_data("digits", channels=1, size=16, validation=0.035, test=0.865)
+
+
+@pytest.fixture
+def tiny():
+    """tiny(head="logits"): two convolutions with BatchNorm and Dropout on 16 x 16 gray digits."""
+    import keras
+
+    def make(head: str = "logits", dropout: float = 0.0) -> keras.Model:
+        keras.utils.set_random_seed(0)
+        image = keras.Input((16, 16, 1), name="image")
+        x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocess")(image)
+        for i, filters in enumerate((8, 16), start=1):
+            x = keras.layers.Conv2D(filters, 3, 2, name=f"stage{i}_1_conv")(x)
+            x = keras.layers.BatchNormalization(momentum=0.8, name=f"stage{i}_1_bn")(x)
+            x = keras.layers.Activation("relu", name=f"stage{i}_1_act")(x)
+        x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+        if dropout:
+            x = keras.layers.Dropout(dropout, name="head_dropout")(x)
+        act = "softmax" if head == "softmax" else None
+        return keras.Model(image, keras.layers.Dense(10, act, name="head")(x), name="tiny")
+
+    return make
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Path:
+    """A disk of 128 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except OSError:
+        done = False
+    if not done:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

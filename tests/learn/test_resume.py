@@ -1,0 +1,118 @@
+"""The law of resuming: killed and run again equals never killed, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kzoo.learn.finetune import Training, finetune
+from kzoo.zoo.build import build
+from kzoo.zoo.model_file import save_model
+
+STEPS = 5  # of an epoch: 180 images in batches of 32
+
+RUN = """
+import json, sys, time
+from kzoo.learn.finetune import finetune
+
+def slowly(label, done, total):
+    time.sleep(0.1 * label.startswith("train"))
+
+finetune(**json.loads(sys.argv[1]), progress=slowly)
+"""
+
+
+def settings(model: Path, output: Path) -> dict:
+    """Two phases, so that optimizers change too; a checkpoint after every step."""
+    return {
+        "model": str(model),
+        "data": "digits",
+        "data_options": {"validation": 0.035, "test": 0.865},
+        "phases": [
+            {"epochs": 2, "learning_rate": 0.003},
+            {"epochs": 2, "learning_rate": 0.01, "optimizer": {"name": "sgd", "momentum": 0.9}},
+        ],
+        "label_smoothing": 0.1,
+        "early_stopping": 3,
+        "seed": 3,
+        "output": str(output),
+        "checkpoint_seconds": 0.0,
+    }
+
+
+def kill_at(arguments: dict, step: int) -> int:
+    """Trains in a child, kills it when the checkpoint of ``step`` stands; returns the last one's."""
+
+    def last() -> int:
+        found = Path(arguments["output"] + ".checkpoints").glob("*/step-*.npz")
+        return max((int(re.match(r"step-(\d+)", path.name)[1]) for path in found), default=0)
+
+    child = subprocess.Popen([sys.executable, "-c", RUN, json.dumps(arguments)])
+    try:
+        deadline = time.monotonic() + 120
+        while last() < step:
+            assert child.poll() is None, "the child ended before it could be killed"
+            assert time.monotonic() < deadline, "the child is too slow"
+            time.sleep(0.01)
+    finally:
+        child.kill()
+    assert child.wait() == -signal.SIGKILL
+    return last()
+
+
+def kept(training: Training) -> tuple[list[np.ndarray], list[dict]]:
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in training.history]
+    return training.model.get_weights(), rows
+
+
+@pytest.fixture
+def network(tiny, tmp_path):
+    """network(name): a file of an untrained network; "dropout" has Dropout and BatchNorm."""
+
+    def make(name: str) -> Path:
+        size = {"channels": 1, "size": 16, "classes": 10, "seed": 0}
+        model = tiny(dropout=0.5) if name == "dropout" else build(name, **size)
+        return save_model(model, tmp_path / f"{name}.keras")
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "dropout"])
+def test_killed_and_run_again_equals_never_killed(name, network, tmp_path):
+    model = network(name)
+    weights, history = kept(finetune(**settings(model, tmp_path / "whole.keras")))
+    arguments = settings(model, tmp_path / "killed.keras")
+    # In either phase, never at an epoch's end.
+    chosen = random.choice([s for s in range(2, 4 * STEPS - 3) if s % STEPS])
+    last = kill_at(arguments, chosen)
+    assert not (tmp_path / "killed.keras").exists()
+
+    steps = []
+    resumed = finetune(**arguments, progress=lambda label, done, _: steps.append((label, done)))
+    first = next(done for label, done in steps if label.startswith("train"))
+    assert first == last + 1 > chosen, f"killed at {last}, went on at {first}"
+    weights_resumed, history_resumed = kept(resumed)
+    assert history_resumed == history
+    for one, other in zip(weights, weights_resumed, strict=True):
+        assert np.array_equal(one, other), f"killed at {last}"
+    assert not Path(arguments["output"] + ".checkpoints").exists()
+
+
+def test_another_recipe_does_not_resume(network, tmp_path):
+    arguments = settings(network("dropout"), tmp_path / "killed.keras")
+    kill_at(arguments, 3)
+    steps = []
+    finetune(
+        **{**arguments, "seed": 4, "phases": [{"epochs": 1}]},
+        progress=lambda label, done, _: steps.append((label, done)),
+    )
+    assert next(done for label, done in steps if label.startswith("train")) == 1

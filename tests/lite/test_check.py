@@ -1,0 +1,66 @@
+"""A file beside the model it came from: agreement is seen, and so is a wrong pairing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kzoo.errors import BadInputError, UsageError
+from kzoo.lite.check import check
+from kzoo.lite.convert import convert
+from kzoo.zoo.build import build
+
+
+@pytest.fixture(scope="module")
+def float_check(trained, lite_float, digits):
+    return check(lite_float, against=trained, data=digits)
+
+
+def test_a_float_file_is_its_model(float_check, digits):
+    assert float_check.compared == "logits"
+    assert float_check.max_logit_error <= 1e-4 * float_check.logit_std
+    assert float_check.agreement == 1
+    assert float_check.lite.confusion == float_check.keras.confusion
+    assert np.array_equal(float_check.indices, digits.splits["test"])
+    assert json.loads(json.dumps(float_check.to_dict(), allow_nan=False))["failures"] == []
+
+
+def test_logits_read_through_the_softmax_are_the_logits(float_check, trained, digits, tmp_path):
+    convert(trained, tmp_path / "logits.tflite", head="logits")
+    direct = check(tmp_path / "logits.tflite", against=trained, data=digits)
+    assert direct.compared == "logits"
+    assert direct.max_logit_error == pytest.approx(float_check.max_logit_error, abs=1e-5)
+    assert np.allclose(direct.lite_probabilities, float_check.lite_probabilities, atol=1e-6)
+
+
+def test_another_model_of_the_same_shape_is_seen(lite_float, digits):
+    found = check(
+        lite_float, against=build("lenet5", seed=5), data=digits, min_agreement=0.9, limit=100
+    )
+    assert found.max_logit_error > found.logit_std
+    assert found.agreement < 0.5
+    assert len(found.failures) == 1
+    assert "agreement" in found.failures[0]
+    assert found.lite.count == 100
+
+
+def test_a_model_of_another_size_is_refused(lite_float, gray):
+    with pytest.raises(BadInputError, match="not made from this model"):
+        check(lite_float, against=build("lenet5", size=16), data=gray)
+
+
+def test_gates_stand_in_the_failures(lite_int8, trained, digits):
+    met = check(lite_int8, against=trained, data=digits, limit=50,
+                min_agreement=0.5, max_drop=50, max_float_ops=0)  # fmt: skip
+    missed = check(lite_int8, against=trained, data=digits, limit=50,
+                   min_agreement=1.01, max_drop=-101)  # fmt: skip
+    assert met.failures == []
+    assert ["agreement" in missed.failures[0], "drops" in missed.failures[1]] == [True, True]
+
+
+@pytest.mark.parametrize("wrong", [{"split": "tset"}, {"limit": 0}], ids=str)
+def test_a_wrong_argument_is_the_user_s_error(wrong, lite_float, trained, digits):
+    with pytest.raises(UsageError):
+        check(lite_float, against=trained, data=digits, **wrong)

@@ -1,0 +1,173 @@
+"""A float file computes what the Keras model does, takes pixels, and tells its names."""
+
+from __future__ import annotations
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from kzoo.errors import BadInputError, MissingError, UsageError
+from kzoo.learn.evaluate import softmax
+from kzoo.lite.convert import convert
+from kzoo.lite.inspect import inspect
+from kzoo.lite.interpret import lite_outputs
+from kzoo.zoo.build import build
+from kzoo.zoo.model_file import load_model, save_model
+
+ACCURACY = 1e-4
+"""Largest error of a float file, in standard deviations of the logits."""
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """noise(shape): a .npy of five random uint8 images, and the images."""
+
+    def make(shape):
+        images = np.random.default_rng(5).integers(0, 256, (5, *shape), np.uint8)
+        path = tmp_path_factory.mktemp("noise") / "images.npy"
+        np.save(path, images)
+        return path, images
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "io", "head"),
+    [
+        ("lenet5", "uint8", "probabilities"),
+        ("resnet8", "float32", "logits"),
+        ("resnet20", "uint8", "logits"),
+        ("mobilenet_v2_035", "float32", "probabilities"),
+    ],
+)
+def test_a_float_file_agrees_with_keras(name, io, head, noise, tmp_path):
+    model = build(name, size=32, channels=1, classes=7, seed=0)
+    done = convert(model, tmp_path / "m.tflite", io=io, head=head)
+    path, images = noise((32, 32, 1))
+    expected = np.asarray(model(images.astype(np.float32)))
+    found, logits = lite_outputs(tmp_path / "m.tflite", path, np.arange(5))
+    assert (logits is None) == (head == "logits")
+    compared = found if logits is None else logits
+    assert np.abs(compared - expected).max() <= ACCURACY * expected.std()
+    if head == "probabilities":
+        assert np.allclose(found, softmax(expected), atol=1e-5)
+    assert done.max_logit_error <= ACCURACY
+    assert done.contents.input["dtype"] == io
+    assert done.contents.output["dtype"] == "float32"
+    assert done.contents.file == done.output == str(tmp_path / "m.tflite")
+    signature = Interpreter(str(tmp_path / "m.tflite")).get_signature_list()
+    assert signature == {"serving_default": {"inputs": ["image"], "outputs": [head]}}
+
+
+def test_the_classes_are_in_the_file(lite_float, lite_int8, digits):
+    for path in (lite_float, lite_int8):
+        assert inspect(path).notes["classes"] == list(digits.classes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "probabilities"),
+    [("sequential", False), ("softmax inside", True), ("nested softmax", True)],
+)
+def test_a_network_from_elsewhere_is_converted(kind, probabilities, foreign, noise, tmp_path):
+    model = foreign(kind)
+    convert(model, tmp_path / "m.tflite")
+    path, images = noise((16, 16, 1))
+    expected = np.asarray(model(images.astype(np.float32)))
+    found, _ = lite_outputs(tmp_path / "m.tflite", path, np.arange(5))
+    assert np.allclose(found, expected if probabilities else softmax(expected), atol=1e-5)
+
+
+def two_inputs() -> keras.Model:
+    first, second = keras.Input((8, 8, 1)), keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(keras.layers.Add()([first, second]))
+    return keras.Model([first, second], keras.layers.Dense(2)(x))
+
+
+class Subclassed(keras.Model):
+    def call(self, image):
+        return image
+
+
+def test_what_is_no_functional_classifier_is_refused(tmp_path):
+    output = tmp_path / "m.tflite"
+    with pytest.raises(BadInputError, match="2 inputs"):
+        convert(two_inputs(), output)
+    with pytest.raises(BadInputError, match="Subclassed; a functional"):
+        convert(Subclassed(), output)
+    with pytest.raises(BadInputError, match=r"begin it with keras\.Input"):
+        convert(keras.Sequential([keras.layers.Dense(2)]), output)
+    assert not output.exists()
+
+
+def test_a_lambda_is_refused_by_name_and_never_run(tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Lambda(lambda x: x * 2)(image)
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    for suffix in (".keras", ".h5"):
+        path = tmp_path / f"m{suffix}"
+        model.save(path)
+        with pytest.raises(BadInputError, match="Lambda"):
+            convert(path, tmp_path / "m.tflite")
+        with pytest.raises(BadInputError, match="Lambda"):
+            load_model(path)
+    assert not (tmp_path / "m.tflite").exists()
+
+
+def test_nan_in_the_weights_is_found_and_nothing_is_left(tmp_path):
+    model = build("lenet5", size=16)
+    model.get_layer("head").bias.assign(np.full(10, np.nan, np.float32))
+    with pytest.raises(BadInputError, match="NaN"):
+        convert(model, tmp_path / "m.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "zip"])
+def test_a_damaged_model_file_is_refused(kind, trained, tmp_path):
+    path = tmp_path / "m.keras"
+    data = trained.read_bytes()
+    path.write_bytes({"text": b"hello", "empty": b"", "truncated": data[: len(data) // 2]}.get(kind, b""))
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", "{}")
+    with pytest.raises(BadInputError, match="damaged or not a Keras model|custom class"):
+        convert(path, tmp_path / "m.tflite")
+    assert not (tmp_path / "m.tflite").exists()
+
+
+def test_an_existing_output_is_kept_without_force(trained, tmp_path):
+    output = tmp_path / "m.tflite"
+    output.write_text("mine")
+    with pytest.raises(UsageError, match="--force"):
+        convert(trained, output)
+    with pytest.raises(BadInputError):
+        convert(Subclassed(), output, force=True)
+    assert output.read_text() == "mine"
+    convert(trained, output, force=True)
+    assert inspect(output).bytes > 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"io": "int8"}, "uint8"),
+        ({"head": "softmax"}, "neither"),
+        ({"output": "m.lite"}, r"ends in \.tflite"),
+    ],
+)
+def test_a_wrong_argument_is_the_user_s_error(wrong, message, trained, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        convert(trained, **{"output": tmp_path / "m.tflite", **wrong})
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(MissingError, match=r"gone\.keras"):
+        convert(tmp_path / "gone.keras", tmp_path / "m.tflite")
+
+
+def test_class_names_survive_from_keras_to_lite(tmp_path):
+    names = ("ö", "two words", "3")
+    path = save_model(build("lenet5", size=16, classes=3), tmp_path / "m.keras", classes=names)
+    assert convert(path, tmp_path / "m.tflite").contents.notes["classes"] == list(names)

@@ -1,0 +1,48 @@
+"""Files from elsewhere run on the same images as files from here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kzoo.errors import BadInputError, MissingError
+from kzoo.lite.interpret import lite_outputs
+
+
+def test_float_and_int8_of_mlperf_tiny_agree(shared, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
+    images = np.kron(images, np.ones((1, 8, 8, 1), np.uint8))
+    np.save(tmp_path / "images.npy", images)
+    folder = shared / "mlperf-tiny"
+    plain, quantized = (
+        lite_outputs(
+            folder / f"pretrainedResnet{kind}.tflite", tmp_path / "images.npy", np.arange(20)
+        )
+        for kind in ("", "_quant")
+    )
+    for outputs, logits in (plain, quantized):
+        assert outputs.shape == logits.shape == (20, 10)
+        assert np.abs(outputs.sum(axis=1) - 1).max() < 0.05
+    assert (plain[0].argmax(1) == quantized[0].argmax(1)).mean() >= 0.8
+
+
+def test_threads_and_order_do_not_change_what_comes_out(lite_int8, digits):
+    indices = digits.splits["test"][:20]
+    one, one_logits = lite_outputs(lite_int8, digits.images_file, indices, threads=1)
+    two, two_logits = lite_outputs(lite_int8, digits.images_file, indices[::-1], threads=2)
+    assert np.array_equal(one, two[::-1])
+    assert np.array_equal(one_logits, two_logits[::-1])
+
+
+def test_images_of_another_size_and_missing_files_are_refused(lite_int8, gray, tmp_path):
+    with pytest.raises(BadInputError, match=r"\[16, 16, 1\]"):
+        lite_outputs(lite_int8, gray.images_file, np.arange(1))
+    with pytest.raises(MissingError, match=r"gone\.tflite"):
+        lite_outputs(tmp_path / "gone.tflite", gray.images_file, np.arange(1))
+
+
+def test_a_file_the_runtime_refuses_is_bad_input(shared, tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((1, 96, 96, 1), np.uint8))
+    file = shared / "mlperf-tiny" / "tflm_person_detect.tflite"
+    with pytest.raises(BadInputError, match="refuses"):
+        lite_outputs(file, tmp_path / "images.npy", np.arange(1))

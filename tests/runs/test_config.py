@@ -1,0 +1,153 @@
+"""A config is the public functions' arguments, checked; overrides; nothing that YAML could hide."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kzoo
+from kzoo.errors import KzooError, MissingError, UsageError
+from kzoo.learn.phase import Phase
+from kzoo.runs import config as configs
+from kzoo.runs.config import load_config
+from kzoo.runs.shipped import shipped_configs
+
+SMALL = "name: small\nmodels: [lenet5]\ndata: {path: digits, channels: 1}\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        (tmp_path / "small.yaml").write_text(text)
+        return tmp_path / "small.yaml"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("section", "function", "elsewhere"),
+    [
+        # elsewhere: parameters that a run itself gives, or that stand in another section.
+        (configs.DataConfig, kzoo.load_data, {"source", "seed"}),
+        (configs.PhaseConfig, Phase, set()),
+        (configs.TrainConfig, kzoo.finetune, {"model", "data", "seed", "output", "phases"}),
+        (configs.QuantizeConfig, kzoo.quantize, {"model", "output", "calibrate", "head", "seed"}),
+        (configs.CheckConfig, kzoo.check, {"file", "against", "data", "split"}),
+        (configs.ProfileConfig, kzoo.profile, {"model", "target"}),
+    ],
+)
+def test_fields_and_defaults_are_those_of_the_function(section, function, elsewhere):
+    parameters = dict(inspect.signature(function).parameters)
+    for name in elsewhere | {"progress", "force", "data_options"}:
+        parameters.pop(name, None)
+    fields = {name: field.default for name, field in section.model_fields.items()}
+    if section is configs.DataConfig:
+        fields.pop("path")
+    if section is configs.TrainConfig:
+        fields = {
+            name: default
+            for name, default in fields.items()
+            if name != "phases" and name not in configs.PhaseConfig.model_fields
+        }
+    assert set(fields) == set(parameters)
+    for name, default in fields.items():
+        wanted = parameters[name].default
+        assert default == (list(wanted) if isinstance(wanted, tuple) else wanted), name
+
+
+def test_without_phases_the_section_is_the_functions_one_phase():
+    (phase,) = inspect.signature(kzoo.finetune).parameters["phases"].default
+    assert [Phase(**each.model_dump()) for each in configs.TrainConfig().all_phases()] == [phase]
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_shipped_configs_are_valid_and_found_by_name(name):
+    assert load_config(name) == load_config(shipped_configs()[name])
+    assert load_config(name).name == name
+
+
+def test_a_resolved_config_is_that_config(write, tmp_path):
+    text = SMALL + "train: {phases: [{epochs: 1, trainable: head}, {epochs: 2, optimizer: sgd}]}\n"
+    config = load_config(write(text), ["seed=3"])
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config(resolved) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("train.epochs=3", lambda config: config.train.epochs == 3),
+        ("train.learning_rate=1e-4", lambda config: config.train.learning_rate == 1e-4),
+        ("train.optimizer={name: sgd, momentum: 0.9}",
+         lambda config: config.train.optimizer == {"name": "sgd", "momentum": 0.9}),
+        ("profile.threads=[1, 2, 4]", lambda config: config.profile.threads == [1, 2, 4]),
+        ("models.0=resnet8", lambda config: config.models == ["resnet8"]),
+        ("data.path=a=b/c", lambda config: config.data.path == "a=b/c"),
+        ("check.max_drop=null", lambda config: config.check.max_drop is None),
+        ("steps=[build]", lambda config: config.steps == ["build"]),
+    ],
+)  # fmt: skip
+def test_an_override_changes_one_value(write, override, value):
+    changed = load_config(write(SMALL), [override])
+    assert value(changed)
+    section = override.split(".")[0].split("=")[0]
+    before = load_config(write(SMALL)).model_dump()
+    assert {key for key, now in changed.model_dump().items() if now != before[key]} <= {section}
+
+
+def test_the_last_override_wins(write):
+    assert load_config(write(SMALL), ["seed=1", "seed=2"]).seed == 2
+
+
+def test_an_override_reaches_into_a_list_of_phases(write):
+    text = SMALL + "train: {phases: [{epochs: 1}, {epochs: 2}]}\n"
+    config = load_config(write(text), ["train.phases.1.epochs=7"])
+    assert [phase.epochs for phase in config.train.phases] == [1, 7]
+
+
+def test_every_mistake_is_told_at_once(write):
+    text = SMALL + "trian: {}\ntrain: {epochs: -1, lr: 3}\nquantize: {samples: few}\n"
+    with pytest.raises(UsageError) as caught:
+        load_config(write(text))
+    for said in ("'trian'; did you mean train", "train.epochs", "'train.lr'", "quantize.samples"):
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: &a [1]\nb: *a\n", "&a [*a]", "a: &a {<<: *a}", "name: !!python/name:os.system"],
+)
+def test_aliases_and_code_are_refused(write, text):
+    with pytest.raises(UsageError, match="not YAML"):
+        load_config(write(text))
+
+
+def test_a_config_is_small(write):
+    with pytest.raises(UsageError, match="larger than"):
+        load_config(write("#" * 2_000_000))
+
+
+def test_a_missing_file_names_what_ships():
+    with pytest.raises(MissingError, match="quickstart"):
+        load_config("absent.yaml")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.text(max_size=60) | st.text(alphabet="[]{}:&*!-? \n'\"|>%@0a.", max_size=40),
+    key=st.text(alphabet="abc.=0[]{}: ", max_size=12),
+)
+def test_whatever_is_typed_is_a_config_or_a_message(tmp_path_factory, text, key):
+    file = tmp_path_factory.mktemp("config") / "any.yaml"
+    file.write_text(text)
+    for source, overrides in ((file, []), ("quickstart", [key]), ("quickstart", [f"{key}={text}"])):
+        try:
+            load_config(source, overrides)
+        except KzooError as error:
+            assert str(error)
