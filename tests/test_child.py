@@ -16,7 +16,7 @@ from kzoo.child import ChildCrashed, Worker, blame, call
 from kzoo.errors import BadInputError, KzooError, MissingError
 from kzoo.files import atomic
 
-FUNCTIONS = '''
+FUNCTIONS = """
 import os, signal, subprocess, sys, time
 from kzoo import errors
 
@@ -65,7 +65,7 @@ def fork_and_die():
     if os.fork() == 0:
         time.sleep(600)
     os.kill(os.getpid(), signal.SIGKILL)
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +177,7 @@ def test_noise_is_no_answer(worker, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_call_leaves_no_process(monkeypatch):
+def test_a_call_leaves_no_process():
     grandchild = call("child_functions:spawn")
     assert gone(grandchild)
     children = Path(f"/proc/self/task/{os.getpid()}/children")
@@ -214,8 +214,9 @@ def test_a_child_ends_with_its_parent(tmp_path):
 
 
 def test_blame_makes_a_crash_a_bad_input_and_lets_other_errors_pass():
-    with pytest.raises(BadInputError, match=r"m\.tflite cannot be run: boom"), blame(
-        "m.tflite cannot be run"
+    with (
+        pytest.raises(BadInputError, match=r"m\.tflite cannot be run: boom"),
+        blame("m.tflite cannot be run"),
     ):
         raise ChildCrashed("boom")
     with pytest.raises(errors.MissingError, match="absent"), blame("m.tflite cannot be run"):

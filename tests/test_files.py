@@ -32,7 +32,7 @@ def test_a_failure_leaves_the_old_content_and_no_other_file(tmp_path, old, error
     path = tmp_path / "model.keras"
     if old:
         path.write_bytes(old)
-    with pytest.raises(error), atomic(path) as temporary:
+    with pytest.raises(error), atomic(path) as temporary:  # noqa: PT012
         temporary.write_bytes(b"half of the n")
         raise error
     assert [file.name for file in tmp_path.iterdir()] == (["model.keras"] if old else [])

@@ -64,8 +64,11 @@ def allowed(name: str) -> set[str]:
     if name in SIDE_BY_SIDE:
         below = set()
     # report reads records alone, so whoever makes records may call it.
-    return below | GROUND | ({"report"} if name in ("cli", "runs") else set()) | (
-        {"doctor"} if name == "cli" else set()
+    return (
+        below
+        | GROUND
+        | ({"report"} if name in ("cli", "runs") else set())
+        | ({"doctor"} if name == "cli" else set())
     )
 
 

@@ -166,16 +166,15 @@ def bar() -> Iterator[Progress]:
 
         def progress(task: str, done: int, total: int) -> None:
             name = task.split(":")[0]
+            count = f"{done:,}/{total:,}"
             if name != last["name"] or done < last["done"]:
-                bars.reset(shown, total=total, count="", rate="")
+                bars.reset(
+                    shown, description=task, completed=done, total=total, count=count, rate=""
+                )
             speed = bars.tasks[0].speed
+            rate = f"{speed:,.1f}/s" if speed else ""
             bars.update(
-                shown,
-                description=task,
-                completed=done,
-                total=total,
-                count=f"{done:,}/{total:,}",
-                rate=f"{speed:,.1f}/s" if speed else "",
+                shown, description=task, completed=done, total=total, count=count, rate=rate
             )
             last.update(name=name, done=done)
 

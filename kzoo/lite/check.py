@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.child import ChildCrashed, call_shared
+from kzoo.child import blame, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.learn.evaluate import Evaluation, score, softmax
@@ -100,7 +100,8 @@ def check(
         raise UsageError(f"limit is at least 1; {limit} was given")
     contents = inspect(file)
     with model_path(against) as path:
-        net = call_shared("kzoo.lite.translate:describe", model=str(path))
+        with blame(f"{shown(against)} cannot be read"):
+            net = call_shared("kzoo.lite.translate:describe", model=str(path))
         options = {"progress": progress, **(data_options or {})}
         data = matching_data(net["input"], net["classes"], data, class_names(path), **options)
         if tuple(contents.input["shape"][1:]) != tuple(net["input"]):
@@ -158,15 +159,13 @@ def check(
 def _keras_outputs(path, against, data: Dataset, indices: np.ndarray) -> tuple[np.ndarray, bool]:
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
         np.save(f"{folder}/indices.npy", indices)
-        try:
+        with blame(f"{shown(against)} cannot be run"):
             probabilities_only = call_shared(
                 "kzoo.lite.translate:predict",
                 model=str(path),
                 images_file=str(data.images_file),
                 folder=folder,
             )
-        except ChildCrashed as crash:
-            raise BadInputError(f"{shown(against)} cannot be run: {crash}") from crash
         return np.load(f"{folder}/keras.npy"), probabilities_only
 
 

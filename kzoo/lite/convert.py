@@ -86,13 +86,7 @@ def convert(
 
 def write_lite(model, output, quantization, io, head, calibration, force, progress) -> Conversion:
     """The common path of `convert` and `kzoo.lite.quantize.quantize`: child, compare, rename."""
-    output = new_output(output, force=force)
-    if output.suffix != ".tflite":
-        raise UsageError(f"the output's name ends in .tflite; {str(output)!r} was given")
-    if io not in IO:
-        raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
-    if head not in ("probabilities", "logits"):
-        raise UsageError(f"head {head!r} is neither probabilities nor logits")
+    output = check_arguments(output, io, head, force)
     name = f"convert to {quantization}"
     progress(name, 0, 3)
     with (
@@ -127,6 +121,18 @@ def write_lite(model, output, quantization, io, head, calibration, force, progre
         seconds=made["seconds"],
         **compared,
     )
+
+
+def check_arguments(output: str | os.PathLike, io: str, head: str, force: bool) -> Path:
+    """Returns the output's path; raises as `convert`. Called before any work is done."""
+    output = new_output(output, force=force)
+    if output.suffix != ".tflite":
+        raise UsageError(f"the output's name ends in .tflite; {str(output)!r} was given")
+    if io not in IO:
+        raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
+    if head not in ("probabilities", "logits"):
+        raise UsageError(f"head {head!r} is neither probabilities nor logits")
+    return output
 
 
 def shown(model) -> str:

@@ -21,10 +21,10 @@ OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items()
 DTYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if name.isupper()}
 
 
-def parse(data: bytes) -> schema.ModelT:
-    """The object tree of a .tflite; raises BadInputError if it is none."""
+def parse(data: bytes, name: str = "the result") -> schema.ModelT:
+    """The object tree of a .tflite; raises BadInputError, about ``name``, if it is none."""
     if data[4:8] != b"TFL3":
-        raise BadInputError(f"not a .tflite file: {looks_like(data)}")
+        raise BadInputError(f"{name} is no .tflite file: {looks_like(data)}")
     try:
         model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
         if not model.subgraphs or not model.subgraphs[0].operators:
@@ -32,7 +32,7 @@ def parse(data: bytes) -> schema.ModelT:
         return model
     except Exception as error:
         raise BadInputError(
-            f"the .tflite file is damaged ({type(error).__name__}: {error})"
+            f"{name} is a damaged .tflite file ({type(error).__name__}: {error})"
         ) from error
 
 

@@ -60,7 +60,7 @@ def read(file: str) -> dict:
     from kzoo.lite import flatbuffer
 
     data = Path(file).read_bytes()
-    model = flatbuffer.parse(data)
+    model = flatbuffer.parse(data, file)
     graph = model.subgraphs[0]
 
     def dtype(index: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kzoo.child import blame, call
+from kzoo.errors import BadInputError
 from kzoo.files import existing
 
 
@@ -53,11 +54,14 @@ def run(file: str, images_file: str, folder: str, threads: int) -> None:
     """In the child: writes ``outputs.npy`` and perhaps ``logits.npy`` into ``folder``."""
     from kzoo.lite import flatbuffer
 
-    model = flatbuffer.parse(Path(file).read_bytes())
+    model = flatbuffer.parse(Path(file).read_bytes(), file)
     logits = flatbuffer.logits_tensor(model)
     data = flatbuffer.with_outputs(model, [] if logits is None else [logits])
     images = np.load(images_file, mmap_mode="r")
-    found = infer(data, images[np.load(f"{folder}/indices.npy")], threads)
+    try:
+        found = infer(data, images[np.load(f"{folder}/indices.npy")], threads)
+    except BadInputError as error:
+        raise BadInputError(f"{file}: {error}") from error
     for name, values in zip(("outputs", "logits"), found, strict=False):
         np.save(f"{folder}/{name}.npy", values)
 
@@ -71,8 +75,6 @@ def infer(data: bytes, images: np.ndarray, threads: int) -> list[np.ndarray]:
         BadInputError: the model's input is not one image of this size, or of an unknown dtype.
     """
     from ai_edge_litert.interpreter import Interpreter
-
-    from kzoo.errors import BadInputError
 
     try:
         interpreter = Interpreter(model_content=data, num_threads=threads)

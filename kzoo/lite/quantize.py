@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.child import call_shared
+from kzoo.child import blame, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import UsageError
-from kzoo.files import new_output
 from kzoo.learn.inputs import matching_data
-from kzoo.lite.convert import Conversion, model_path, write_lite
+from kzoo.lite.convert import Conversion, check_arguments, model_path, shown, write_lite
 from kzoo.progress import Progress, silent
 from kzoo.zoo.model_file import class_names
 
@@ -58,9 +57,10 @@ def quantize(
     """
     if samples < 1:
         raise UsageError(f"samples is at least 1; {samples} was given")
-    new_output(output, force=force)
+    output = check_arguments(output, io, head, force)
     with model_path(model) as path:
-        net = call_shared("kzoo.lite.translate:describe", model=str(path))
+        with blame(f"{shown(model)} cannot be read"):
+            net = call_shared("kzoo.lite.translate:describe", model=str(path))
         options = {"seed": seed, "progress": progress, **(data_options or {})}
         data = matching_data(net["input"], net["classes"], calibrate, class_names(path), **options)
         chosen = np.sort(data.order("train", seed, 0)[:samples])

@@ -97,8 +97,8 @@ def predict(model: str, images_file: str, folder: str) -> bool:
 def _normalization(net) -> list[float] | None:
     """[scale, offset] of the layer ``preprocess`` if the input's quantization can take it over.
 
-    It can where the layer is a Rescaling by one number each, is the only user of the input, and maps
-    some pixel near 0, as the zero point must be an integer in [0, 255].
+    It can where the layer is a Rescaling by one number each, is the only user of the input, and
+    maps some pixel near 0, as the zero point must be an integer in [0, 255].
     """
     import keras
 
@@ -110,7 +110,7 @@ def _normalization(net) -> list[float] | None:
         return None
     image = net.inputs[0]._keras_history.operation
     users = [node.operation for node in image._outbound_nodes]
-    scale, offset = float(layer.scale), float(layer.offset)
+    scale, offset = np.asarray(layer.scale).item(), np.asarray(layer.offset).item()
     if users != [layer] or scale <= 0 or not 0 <= -offset / scale <= 255:
         return None
     return [scale, offset]

@@ -175,7 +175,9 @@ CASES = {
     "wrong value": (USAGE, "train.epochs", "run", "quickstart", "train.epochs=many"),
     "value out of range": (USAGE, "train.epochs", "run", "quickstart", "train.epochs=0"),
     "wrong choice": (USAGE, "uint8", "run", "quickstart", "quantize.io=int9"),
-    "no threads in a config": (USAGE, "profile.threads", "run", "quickstart", "profile.threads=[0]"),
+    "no threads in a config": (
+        USAGE, "profile.threads", "run", "quickstart", "profile.threads=[0]",
+    ),
     "no value": (USAGE, "key=value", "run", "quickstart", "train.epochs"),
     "no YAML in an override": (USAGE, "not YAML", "run", "quickstart", "name=[a"),
     "no such item": (USAGE, "0 to 1", "run", "quickstart", "models.7=lenet5"),
@@ -206,6 +208,7 @@ CASES = {
 SLOW = {
     "a Lambda to train",
     "a .tflite as Keras",
+    "a cut .keras",
     "another archive",
     "missing data to train on",
     "unknown optimizer in a config",

@@ -52,13 +52,14 @@ def test_help_tells_of_every_option(name):
 def test_help_fits_the_terminal(width):
     for name in COMMANDS:
         shown = CliRunner().invoke(cli, [name, "--help"], terminal_width=width).output
-        prose = [line for line in shown.splitlines() if "kzoo " not in line and "--phase" not in line]
+        prose = [
+            line for line in shown.splitlines() if "kzoo " not in line and "--phase" not in line
+        ]
         assert max(map(len, prose)) <= width
 
 
 def test_the_commands_are_listed_in_the_order_of_the_work():
     shown = CliRunner().invoke(cli, ["--help"]).output
-    r = CliRunner().invoke(cli, ["--help"]); import traceback; print(r, r.exc_info); traceback.print_exception(*r.exc_info)
     assert "Commands:" in shown
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
     assert [name for name in listed if name in COMMANDS] == list(COMMANDS)

@@ -64,7 +64,7 @@ def test_no_frame_is_empty_between_two_tasks():
     assert "\x1b[1A" not in written[started:ended]  # one line all the time: it never jumps
 
 
-def test_in_a_log_a_line_per_task(tmp_path):
+def test_in_a_log_a_line_per_task():
     done = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines() == [
         "reading (1/30)", "train: epoch 1/2 (1/30)", "evaluate (1/10)",
@@ -112,7 +112,9 @@ def test_a_stopped_command_ends_with_its_children_and_writes_nothing(
     timer.cancel()
     assert process.returncode == code, written
     assert "Traceback" not in written
-    assert [line for line in written.splitlines() if line.startswith("kzoo:")] == [said] * bool(said)
+    assert [line for line in written.splitlines() if line.startswith("kzoo:")] == [said] * bool(
+        said
+    )
     assert printed == ""
     assert not [pid for pid in children if alive(pid)]
     assert not list(tmp_path.iterdir())

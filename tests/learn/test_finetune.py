@@ -50,7 +50,7 @@ def two_phases(few_digits, tmp_path_factory):
     return training, seen
 
 
-def test_every_epoch_has_a_complete_row(two_phases, few_digits):
+def test_every_epoch_has_a_complete_row(two_phases):
     history = two_phases[0].history
     assert [(row["phase"], row["epoch"]) for row in history] == [(1, 1), (1, 2), (2, 3)]
     for row in history:
@@ -117,7 +117,9 @@ def test_the_first_step_s_loss_is_that_of_the_formula(weights, smoothing, few_di
         of_class[[3, 7]] = 5, 0
     target = np.eye(10)[labels] * (1 - smoothing) + smoothing / 10
     losses = -(target * np.log(softmax(logits))).sum(axis=1)
-    assert training.history[0]["loss"] == pytest.approx((of_class[labels] * losses).mean(), rel=1e-5)
+    assert training.history[0]["loss"] == pytest.approx(
+        (of_class[labels] * losses).mean(), rel=1e-5
+    )
 
 
 def test_early_stopping_returns_to_the_best_epoch(few_digits):
@@ -133,10 +135,10 @@ def test_early_stopping_returns_to_the_best_epoch(few_digits):
     assert found.accuracy == training.history[best]["val_accuracy"]
 
 
-def test_the_seed_decides_order_and_dropout(few_digits, tiny):
+def test_the_seed_decides_the_order(few_digits):
     phase = [{"epochs": 1, "optimizer": "sgd", "learning_rate": 0.1}]
     found = [
-        finetune(tiny(dropout=0.5), few_digits, phases=phase, seed=seed).model.get_weights()
+        finetune(linear(), few_digits, phases=phase, seed=seed).model.get_weights()
         for seed in (1, 1, 2)
     ]
     assert same(found[0], found[1])

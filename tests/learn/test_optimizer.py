@@ -23,9 +23,7 @@ def classes(module, base) -> list[str]:
 OPTIMIZERS = [
     name for name in classes(keras.optimizers, keras.optimizers.Optimizer) if name not in WRAPPERS
 ]
-SCHEDULES = classes(
-    keras.optimizers.schedules, keras.optimizers.schedules.LearningRateSchedule
-)
+SCHEDULES = classes(keras.optimizers.schedules, keras.optimizers.schedules.LearningRateSchedule)
 PIECES = {"boundaries": [10], "values": [0.5, 0.1]}
 
 

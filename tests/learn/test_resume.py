@@ -32,7 +32,7 @@ finetune(**json.loads(sys.argv[1]), progress=slowly)
 
 
 def settings(model: Path, output: Path) -> dict:
-    """Two phases, so that optimizers change too; a checkpoint after every step."""
+    """Four epochs in two phases, so that optimizers change too; a checkpoint after every step."""
     return {
         "model": str(model),
         "data": "digits",
@@ -50,7 +50,7 @@ def settings(model: Path, output: Path) -> dict:
 
 
 def kill_at(arguments: dict, step: int) -> int:
-    """Trains in a child, kills it when the checkpoint of ``step`` stands; returns the last one's."""
+    """Trains in a child and kills it when ``step`` has its checkpoint; returns the last step."""
 
     def last() -> int:
         found = Path(arguments["output"] + ".checkpoints").glob("*/step-*.npz")
@@ -86,13 +86,16 @@ def network(tiny, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet8", "dropout"])
+@pytest.mark.parametrize(
+    "name", ["lenet5", "resnet8", pytest.param("dropout", marks=pytest.mark.slow)]
+)
 def test_killed_and_run_again_equals_never_killed(name, network, tmp_path):
     model = network(name)
-    weights, history = kept(finetune(**settings(model, tmp_path / "whole.keras")))
-    arguments = settings(model, tmp_path / "killed.keras")
-    # In either phase, never at an epoch's end.
-    chosen = random.choice([s for s in range(2, 4 * STEPS - 3) if s % STEPS])
+    phase = {"phases": [{"epochs": 3, "learning_rate": 0.003}]}
+    weights, history = kept(finetune(**{**settings(model, tmp_path / "whole.keras"), **phase}))
+    arguments = {**settings(model, tmp_path / "killed.keras"), **phase}
+    # Anywhere, but not at an epoch's end.
+    chosen = random.choice([s for s in range(2, 3 * STEPS - 3) if s % STEPS])
     last = kill_at(arguments, chosen)
     assert not (tmp_path / "killed.keras").exists()
 
@@ -107,12 +110,32 @@ def test_killed_and_run_again_equals_never_killed(name, network, tmp_path):
     assert not Path(arguments["output"] + ".checkpoints").exists()
 
 
-def test_another_recipe_does_not_resume(network, tmp_path):
-    arguments = settings(network("dropout"), tmp_path / "killed.keras")
-    kill_at(arguments, 3)
-    steps = []
-    finetune(
-        **{**arguments, "seed": 4, "phases": [{"epochs": 1}]},
-        progress=lambda label, done, _: steps.append((label, done)),
-    )
-    assert next(done for label, done in steps if label.startswith("train")) == 1
+class Interrupted(BaseException):
+    """As Ctrl-C, which is no Exception either."""
+
+
+def interrupt_at(arguments: dict, step: int) -> None:
+    def progress(label: str, done: int, _total: int) -> None:
+        if label.startswith("train") and done == step + 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        finetune(**arguments, progress=progress)
+
+
+def test_dropout_goes_on_where_it_was_and_another_recipe_begins_anew(network, tmp_path):
+    model = network("dropout")
+    weights, history = kept(finetune(**settings(model, tmp_path / "whole.keras")))
+    arguments = settings(model, tmp_path / "stopped.keras")
+    interrupt_at(arguments, 2 * STEPS + 2)
+    firsts = []
+    for changed in ({"seed": 4}, {}):
+        steps = []
+        found = finetune(
+            **{**arguments, **changed, "force": True},
+            progress=lambda label, done, _, steps=steps: steps.append((label, done)),
+        )
+        firsts.append(next(done for label, done in steps if label.startswith("train")))
+    assert firsts == [1, 2 * STEPS + 3]
+    assert kept(found)[1] == history
+    assert all(map(np.array_equal, kept(found)[0], weights))

@@ -48,7 +48,7 @@ def foreign():
 
 
 @pytest.fixture(scope="session")
-def gray(digits):
+def gray():
     """The digits at 16 x 16 x 1."""
     from kzoo.data.load import load_data
 

@@ -70,12 +70,11 @@ def test_only_training_images_calibrate_and_the_bytes_repeat(gray, tmp_path):
     images[gray.splits["train"]] = images[gray.splits["train"]] // 4
     darker = dataclasses.replace(gray, images=images)
     found = []
-    for number, data in enumerate((gray, gray, spoilt, darker)):
+    for number, data in enumerate((gray, spoilt, darker)):
         quantize(model, tmp_path / f"{number}.tflite", calibrate=data, samples=20)
         found.append((tmp_path / f"{number}.tflite").read_bytes())
     assert found[0] == found[1]
-    assert found[0] == found[2]
-    assert found[0] != found[3]
+    assert found[0] != found[2]
 
 
 @pytest.mark.parametrize("wrong", [{"samples": 0}, {"io": "int8"}, {"head": "softmax"}], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from pathlib import Path
 
@@ -147,7 +148,6 @@ def test_whatever_is_typed_is_a_config_or_a_message(tmp_path_factory, text, key)
     file = tmp_path_factory.mktemp("config") / "any.yaml"
     file.write_text(text)
     for source, overrides in ((file, []), ("quickstart", [key]), ("quickstart", [f"{key}={text}"])):
-        try:
+        # Any other error would fail this test.
+        with contextlib.suppress(KzooError):
             load_config(source, overrides)
-        except KzooError as error:
-            assert str(error)

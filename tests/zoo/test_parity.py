@@ -30,8 +30,10 @@ def random_weights(model: keras.Model, seed: int) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("size", [64, 75])
-@pytest.mark.parametrize(("name", "alpha"), [("mobilenet_v2_035", 0.35), ("mobilenet_v2", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "alpha", "size"),
+    [("mobilenet_v2_035", 0.35, 64), ("mobilenet_v2_035", 0.35, 75), ("mobilenet_v2", 1.0, 75)],
+)
 def test_mobilenet_v2_is_that_of_keras_applications(name, alpha, size):
     theirs = keras.applications.MobileNetV2(
         (size, size, 3), alpha=alpha, weights=None, classes=10, classifier_activation=None
