@@ -16,6 +16,7 @@ test-all: .venv/test
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/architecture.py --check
 
 format: .venv/test
 	$(BIN)/ruff check --fix .

@@ -76,7 +76,7 @@ def lite_int8(trained, digits) -> Path:
 
 @pytest.fixture(scope="session")
 def kzoo_command():
-    """Runs the command line in a process of its own: ``kzoo_command("list", "resnet*", cwd=...)``."""
+    """Runs the command line in a process of its own: ``kzoo_command("list", "res*", cwd=...)``."""
 
     def run(*arguments: object, **options) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "kzoo", *map(str, arguments)]

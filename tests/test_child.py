@@ -82,9 +82,10 @@ def worker():
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie that waits for init does not."""
+    """Whether a thread of the process runs; a zombie that waits for init does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" or len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
     except FileNotFoundError:
         return False
 

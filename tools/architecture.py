@@ -1,6 +1,6 @@
 """Draws the rooms of kzoo/ and the imports between them into docs/architecture.md.
 
-    python tools/architecture.py [--check]
+python tools/architecture.py [--check]
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ def imports(path: Path) -> set[str]:
             continue
         modules = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            modules = (
-                [f"kzoo.{alias.name}" for alias in node.names] if node.module == "kzoo" else [node.module]
-            )
+            names = [f"kzoo.{alias.name}" for alias in node.names]
+            modules = names if node.module == "kzoo" else [node.module]
         elif isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         found |= {name.split(".")[1] for name in modules if name.startswith("kzoo.")}
@@ -48,7 +47,7 @@ def imports(path: Path) -> set[str]:
 
 def drawing() -> str:
     """A table of the rooms and a diagram of the arrows between them, in Markdown."""
-    files = [path for path in sorted((ROOT / "kzoo").rglob("*.py")) if path.parent.name != "__pycache__"]
+    files = sorted((ROOT / "kzoo").rglob("*.py"))
     rooms = {room(path) for path in files if path.parent != ROOT / "kzoo"}
     arrows: Counter[tuple[str, str]] = Counter()
     foundation = set()
@@ -63,7 +62,8 @@ def drawing() -> str:
     text += [f"    {a} --> {b}" for a, b in sorted(arrows)]
     text += ["```", "", "| room | what it is | imports |", "|---|---|---|"]
     for name in sorted(rooms):
-        says = ast.get_docstring(ast.parse((ROOT / "kzoo" / name / "__init__.py").read_text())) or ""
+        init = ast.parse((ROOT / "kzoo" / name / "__init__.py").read_text())
+        says = ast.get_docstring(init) or ""
         below = ", ".join(sorted(b for a, b in arrows if a == name)) or "no other room"
         text.append(f"| `{name}/` | {says.splitlines()[0]} | {below} |")
     used = ", ".join(f"`{name}.py`" for name in sorted(foundation))
@@ -80,7 +80,7 @@ def main() -> None:
     after = rest.split(END)[1]
     new = f"{before}{BEGIN}\n{drawing()}\n{END}{after}"
     if options.check:
-        sys.exit(0 if new == page else f"{PAGE.name} is not current: run python tools/architecture.py")
+        sys.exit(0 if new == page else f"{PAGE.name} is old: run python tools/architecture.py")
     PAGE.write_text(new)
 
 

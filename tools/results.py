@@ -1,6 +1,6 @@
 """Writes the tables of docs/results.md and of the README from the records of runs and benchmarks.
 
-    python tools/results.py runs/quickstart [runs/photos] --bench build/startup.json ...
+python tools/results.py runs/quickstart [runs/photos] --bench build/startup.json ...
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ BEGIN, END = "<!-- table written by tools/results.py -->\n", "<!-- end of table 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; all columns but the first to the right."""
     lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]) + "\n"
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
 
 
 def conditions(environment: dict, date: str) -> str:
     """Where and when a figure was measured."""
     machine, packages = environment["machine"], environment["packages"]
-    versions = ", ".join(
-        f"{name} {packages[name]}" for name in ("tensorflow", "keras", "ai-edge-litert") if name in packages
-    )
+    named = [name for name in ("tensorflow", "keras", "ai-edge-litert") if name in packages]
+    versions = ", ".join(f"{name} {packages[name]}" for name in named)
     return (
         f"{date[:10]}, {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
         f"Python {environment['python']}, {versions}."
@@ -38,10 +38,10 @@ def run_section(folder: Path) -> str:
     records = [json.loads(path.read_text()) for path in sorted((folder / "ledger").glob("*.json"))]
     last = max(records, key=lambda record: record["date"])
     seconds = sum(record["seconds"] for record in records)
+    name = json.loads((folder / "run.json").read_text())["name"]
     return (
-        f"## {json.loads((folder / 'run.json').read_text())['name']}\n\n"
-        f"{markdown(*format_rows(summary_rows(folder)))}\n"
-        f"{conditions(last['environment'], last['date'])} All steps together took {seconds:.0f} s.\n"
+        f"## {name}\n\n{markdown(*format_rows(summary_rows(folder)))}\n"
+        f"{conditions(last['environment'], last['date'])} Its steps took {seconds:.0f} s.\n"
     )
 
 
@@ -61,7 +61,7 @@ def bench_section(path: Path) -> str:
     count = record["rows"][record["reference"]]["count"]
     return (
         f"## {record['title']}\n\n"
-        f"{markdown(['', f'median, {record["unit"]}', 'range', 'ratio'], rows)}\n"
+        f"{markdown(['', 'median, ' + record['unit'], 'range', 'ratio'], rows)}\n"
         f"{count} alternated rounds. {conditions(record['environment'], record['date'])}\n"
     )
 
@@ -73,8 +73,8 @@ def main() -> None:
     options = parser.parse_args()
     sections = [*map(run_section, options.runs), *map(bench_section, options.bench)]
     head = (
-        "# Measured results\n\nWritten by `make results` from the records of runs and benchmarks; nothing here is "
-        "typed by hand.\nLatencies are of the machine named beside them.\n\n"
+        "# Measured results\n\nWritten by `make results` from the records of runs and benchmarks; "
+        "nothing here is typed by hand.\nLatencies are of the machine named beside them.\n\n"
     )
     (ROOT / "docs" / "results.md").write_text(head + "\n".join(sections))
     readme = ROOT / "README.md"

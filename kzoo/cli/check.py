@@ -40,22 +40,7 @@ from kzoo.cli.terminal import (
 @data_options
 @seed_option
 @json_option
-def command(
-    file,
-    against,
-    data,
-    split,
-    limit,
-    min_agreement,
-    max_drop,
-    max_float_ops,
-    validation,
-    test,
-    bad,
-    max_bad,
-    seed,
-    as_json,
-) -> int:
+def command(file, data_options, seed, as_json, **options) -> int:
     """Compare the .tflite FILE with the Keras model it came from, on real images.
 
     Exit code 1 if a gate is not met.
@@ -68,22 +53,7 @@ def command(
 
     with bar() as progress:
         record = check(
-            file,
-            against=against,
-            data=data,
-            split=split,
-            limit=limit,
-            min_agreement=min_agreement,
-            max_drop=max_drop,
-            max_float_ops=max_float_ops,
-            data_options={
-                "validation": validation,
-                "test": test,
-                "bad": bad,
-                "max_bad": max_bad,
-                "seed": seed,
-            },
-            progress=progress,
+            file, data_options={**data_options, "seed": seed}, progress=progress, **options
         ).to_dict()
     contents = record["contents"]
     kinds = ", ".join(

@@ -57,7 +57,7 @@ def conversion_text(record: dict) -> str:
 @head_option
 @force_option
 @json_option
-def command(model, output, io, head, force, as_json) -> None:
+def command(model, output, force, as_json, **options) -> None:
     """Write the .keras file MODEL as a float32 .tflite, invoke it and compare it.
 
     \b
@@ -69,6 +69,6 @@ def command(model, output, io, head, force, as_json) -> None:
 
     new_output(f"{output}.json", force=force)
     with bar() as progress:
-        record = convert(model, output, io=io, head=head, force=force, progress=progress).to_dict()
+        record = convert(model, output, force=force, progress=progress, **options).to_dict()
     keep_record("convert", output, record)
     show(record, conversion_text(record), as_json)

@@ -29,7 +29,7 @@ from kzoo.cli.terminal import (
 @data_options
 @seed_option
 @json_option
-def command(path, size, channels, validation, test, bad, max_bad, seed, as_json) -> None:
+def command(path, size, channels, seed, data_options, as_json) -> None:
     """Validate, count and split the images of PATH, and build their store.
 
     PATH is a folder with one folder per class, a folder with train/, validation/ and test/ of such
@@ -47,12 +47,9 @@ def command(path, size, channels, validation, test, bad, max_bad, seed, as_json)
             path,
             size=size,
             channels=int(channels),
-            validation=validation,
-            test=test,
-            bad=bad,
-            max_bad=max_bad,
             seed=seed,
             progress=progress,
+            **data_options,
         )
     record = data.summary()
     splits = ("train", "validation", "test")

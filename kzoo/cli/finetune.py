@@ -67,29 +67,9 @@ from kzoo.cli.terminal import (
 @force_option
 @json_option
 def command(
-    model,
-    data,
-    output,
-    epochs,
-    learning_rate,
-    optimizer,
-    schedule,
-    trainable,
-    phases,
-    batch_size,
-    class_weights,
-    label_smoothing,
-    early_stopping,
-    monitor,
-    checkpoint_seconds,
-    validation,
-    test,
-    bad,
-    max_bad,
-    seed,
-    force,
-    as_json,
-) -> None:
+    model, data, output, epochs, learning_rate, optimizer, schedule, trainable, phases, force,
+    as_json, **options,
+) -> None:  # fmt: skip
     """Train the .keras file MODEL on the images of DATA (see `kzoo data`).
 
     Writes the model, its record (.json) and its curves (.png). After a kill, the same command goes
@@ -116,17 +96,10 @@ def command(
             model,
             data,
             phases=chosen,
-            batch_size=batch_size,
-            class_weights=class_weights,
-            label_smoothing=label_smoothing,
-            early_stopping=early_stopping,
-            monitor=monitor,
-            checkpoint_seconds=checkpoint_seconds,
-            seed=seed,
             output=output,
             force=force,
-            data_options={"validation": validation, "test": test, "bad": bad, "max_bad": max_bad},
             progress=progress,
+            **options,
         )
     record = training.to_dict()
     keep_record("finetune", output, record)

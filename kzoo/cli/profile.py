@@ -44,7 +44,7 @@ class Threads(click.Option):
 )
 @click.option("--target", default="host", show_default=True, help="Where to measure.")
 @json_option
-def command(model, threads, runtime, min_runs, min_seconds, target, as_json) -> None:
+def command(model, as_json, **options) -> None:
     """Measure the latency and memory of the .tflite MODEL on this machine.
 
     \b
@@ -54,15 +54,7 @@ def command(model, threads, runtime, min_runs, min_seconds, target, as_json) -> 
     from kzoo.measure.profile import profile
 
     with bar() as progress:
-        record = profile(
-            model,
-            threads=threads,
-            runtime=runtime,
-            min_runs=min_runs,
-            min_seconds=min_seconds,
-            target=target,
-            progress=progress,
-        ).to_dict()
+        record = profile(model, progress=progress, **options).to_dict()
     rows = [
         (
             run["threads"],

@@ -33,21 +33,7 @@ from kzoo.cli.terminal import (
 @seed_option
 @force_option
 @json_option
-def command(
-    model,
-    calibrate,
-    output,
-    samples,
-    io,
-    head,
-    validation,
-    test,
-    bad,
-    max_bad,
-    seed,
-    force,
-    as_json,
-) -> None:
+def command(model, output, force, as_json, **options) -> None:
     """Write the .keras file MODEL as a full-integer int8 .tflite, invoke it and compare it.
 
     \b
@@ -59,17 +45,6 @@ def command(
 
     new_output(f"{output}.json", force=force)
     with bar() as progress:
-        record = quantize(
-            model,
-            output,
-            calibrate=calibrate,
-            samples=samples,
-            io=io,
-            head=head,
-            seed=seed,
-            force=force,
-            data_options={"validation": validation, "test": test, "bad": bad, "max_bad": max_bad},
-            progress=progress,
-        ).to_dict()
+        record = quantize(model, output, force=force, progress=progress, **options).to_dict()
     keep_record("quantize", output, record)
     show(record, conversion_text(record), as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
 import sys
 import time
@@ -22,7 +23,16 @@ seed_option = click.option("--seed", default=0, show_default=True, help="Of ever
 
 
 def data_options(command: Callable) -> Callable:
-    """Adds the options that decide how a folder of images is read and split."""
+    """Adds the options that decide how images are read and split.
+
+    The command gets them as one dict, ``data_options``, as the public functions do.
+    """
+
+    @functools.wraps(command)
+    def gathered(*, validation, test, bad, max_bad, **others):
+        chosen = {"validation": validation, "test": test, "bad": bad, "max_bad": max_bad}
+        return command(data_options=chosen, **others)
+
     options = (
         click.option("--validation", default=0.15, show_default=True, help="Share for validation."),
         click.option("--test", default=0.15, show_default=True, help="Share for the test."),
@@ -38,8 +48,8 @@ def data_options(command: Callable) -> Callable:
         ),
     )
     for option in reversed(options):
-        command = option(command)
-    return command
+        gathered = option(gathered)
+    return gathered
 
 
 class Size(click.ParamType):

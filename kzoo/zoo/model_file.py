@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,15 +40,56 @@ def save_model(
         copy.set_weights(model.get_weights())
         model = copy
     with atomic(path) as temporary:
+        raw = temporary.with_name(f"{temporary.stem}-raw.keras")
         try:
-            model.save(temporary)
+            model.save(raw)
+            _rewrite(raw, temporary, {"classes": list(classes)})
         except RuntimeError as error:  # h5py wraps the system's error and hides its number
             if "No space left" in str(error):
-                raise OSError(28, "No space left on device") from error
+                raise OSError(errno.ENOSPC, "No space left on device") from error
             raise
-        with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(NOTES, json.dumps({"classes": list(classes)}))
+        finally:
+            raw.unlink(missing_ok=True)
     return path
+
+
+def _rewrite(raw: Path, path: Path, notes: dict) -> None:
+    """Copies a ``.keras`` archive with kzoo's notes, without traces of when and where it was made.
+
+    Keras writes the date, and memory addresses as the identities of shared objects. Without them
+    equal models are equal files, and a run that lost one finds all that was made from it again.
+    """
+    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            with (
+                source.open(name) as member,
+                target.open(_undated(name), "w", force_zip64=True) as out,
+            ):
+                if name.endswith(".json"):
+                    values = json.load(member)
+                    values.pop("date_saved", None)
+                    _renumber(values, {})
+                    out.write(json.dumps(values).encode())
+                else:
+                    shutil.copyfileobj(member, out, 1 << 20)
+        target.writestr(_undated(NOTES), json.dumps(notes))
+
+
+def _renumber(value: object, known: dict[int, int]) -> None:
+    """Replaces every ``shared_object_id`` by its number in the order of appearance."""
+    if isinstance(value, dict):
+        if "shared_object_id" in value:
+            number = known.setdefault(value["shared_object_id"], len(known))
+            value["shared_object_id"] = number
+        for each in value.values():
+            _renumber(each, known)
+    elif isinstance(value, list):
+        for each in value:
+            _renumber(each, known)
+
+
+def _undated(name: str) -> zipfile.ZipInfo:
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
 
 
 def keras_name(path: str | os.PathLike) -> Path:

@@ -5,15 +5,28 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
-def few_digits():
-    """The digits with 180 of them for training and 60 for validation."""
+def digits_folder(digits, tmp_path_factory) -> Path:
+    """30 digits of each class as files."""
+    folder = tmp_path_factory.mktemp("digits")
+    for label, name in enumerate(digits.classes):
+        (folder / name).mkdir()
+        for index in np.flatnonzero(digits.labels == label)[:30]:
+            Image.fromarray(digits.images[index, ..., 0]).save(folder / name / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits_folder):
+    """180 digits for training, 60 for validation, 60 for test, 16 x 16 x 1."""
     from kzoo.data.load import load_data
 
-    return load_data("digits", channels=1, size=16, validation=0.035, test=0.865)
+    return load_data(digits_folder, channels=1, size=16, validation=0.2, test=0.2)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import re
@@ -31,12 +32,17 @@ finetune(**json.loads(sys.argv[1]), progress=slowly)
 """
 
 
-def settings(model: Path, output: Path) -> dict:
+@pytest.fixture
+def settings(digits_folder):
+    return functools.partial(arguments_of, str(digits_folder))
+
+
+def arguments_of(data: str, model: Path, output: Path) -> dict:
     """Four epochs in two phases, so that optimizers change too; a checkpoint after every step."""
     return {
         "model": str(model),
-        "data": "digits",
-        "data_options": {"validation": 0.035, "test": 0.865},
+        "data": data,
+        "data_options": {"validation": 0.2, "test": 0.2},
         "phases": [
             {"epochs": 2, "learning_rate": 0.003},
             {"epochs": 2, "learning_rate": 0.01, "optimizer": {"name": "sgd", "momentum": 0.9}},
@@ -89,7 +95,7 @@ def network(tiny, tmp_path):
 @pytest.mark.parametrize(
     "name", ["lenet5", "resnet8", pytest.param("dropout", marks=pytest.mark.slow)]
 )
-def test_killed_and_run_again_equals_never_killed(name, network, tmp_path):
+def test_killed_and_run_again_equals_never_killed(name, network, settings, tmp_path):
     model = network(name)
     phase = {"phases": [{"epochs": 3, "learning_rate": 0.003}]}
     weights, history = kept(finetune(**{**settings(model, tmp_path / "whole.keras"), **phase}))
@@ -123,7 +129,7 @@ def interrupt_at(arguments: dict, step: int) -> None:
         finetune(**arguments, progress=progress)
 
 
-def test_dropout_goes_on_where_it_was_and_another_recipe_begins_anew(network, tmp_path):
+def test_dropout_goes_on_where_it_was_and_another_recipe_begins_anew(network, settings, tmp_path):
     model = network("dropout")
     weights, history = kept(finetune(**settings(model, tmp_path / "whole.keras")))
     arguments = settings(model, tmp_path / "stopped.keras")

@@ -21,7 +21,7 @@ OVERRIDES = [
     "models=[lenet5]", "train.epochs=1", "profile.min_seconds=0.1", "profile.threads=[1]",
     "check.max_drop=null", "check.min_agreement=null", "train.checkpoint_seconds=0.2",
 ]  # fmt: skip
-LITE = ("lenet5.tflite", "lenet5_int8.tflite")
+MODELS = ("lenet5.init.keras", "lenet5.keras", "lenet5.tflite", "lenet5_int8.tflite")
 STEPS = ["build", "finetune", "convert", "quantize", "check", "profile"]
 
 
@@ -132,12 +132,12 @@ def test_a_step_whose_output_or_record_is_damaged_is_done_again(copy, damage):
 
 @pytest.mark.slow
 def test_a_trained_model_that_was_lost_is_trained_again_to_the_same_files(copy):
-    known = {name: sha256(copy / "models" / name) for name in LITE}
+    known = {name: sha256(copy / "models" / name) for name in MODELS}
     (copy / "models" / "lenet5.keras").unlink()
     run = kzoo.run("quickstart", OVERRIDES, output=copy)
     assert run.ran[0] == "lenet5.finetune"
     assert {"dataset.data", "lenet5.build", "lenet5.profile"} <= set(run.kept)
-    assert {name: sha256(copy / "models" / name) for name in LITE} == known
+    assert {name: sha256(copy / "models" / name) for name in MODELS} == known
 
 
 def test_a_report_that_was_removed_is_written_again(copy):
@@ -225,7 +225,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(done, tmp_path, moments):
     run = kzoo.run("quickstart", OVERRIDES, output=folder)
     assert {name for name in state(folder) if "checkpoint" not in name} == set(state(done))
     assert not list(folder.rglob("*checkpoint*"))
-    for name in LITE:
+    for name in MODELS:
         assert sha256(folder / "models" / name) == sha256(done / "models" / name), name
     assert run.ran + run.kept
     assert kzoo.run("quickstart", OVERRIDES, output=folder).ran == []

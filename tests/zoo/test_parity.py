@@ -32,7 +32,12 @@ def random_weights(model: keras.Model, seed: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(
     ("name", "alpha", "size"),
-    [("mobilenet_v2_035", 0.35, 64), ("mobilenet_v2_035", 0.35, 75), ("mobilenet_v2", 1.0, 75)],
+    [
+        ("mobilenet_v2_035", 0.35, 64),
+        ("mobilenet_v2_035", 0.35, 75),
+        pytest.param("mobilenet_v2", 1.0, 64, marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2", 1.0, 75, marks=pytest.mark.slow),
+    ],
 )
 def test_mobilenet_v2_is_that_of_keras_applications(name, alpha, size):
     theirs = keras.applications.MobileNetV2(

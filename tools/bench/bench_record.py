@@ -24,13 +24,15 @@ def medians(samples: Mapping[str, list[float]]) -> dict[str, dict]:
     }
 
 
-def finish(title: str, unit: str, rows: Mapping[str, dict], reference: str, path: Path | None) -> None:
+def finish(
+    title: str, unit: str, rows: Mapping[str, dict], reference: str, path: Path | None
+) -> None:
     """Prints the table, ratios being to ``reference``, and writes the record where asked."""
     base = rows[reference]["median"]
     print(f"{title} ({unit}, median of {rows[reference]['count']} alternated rounds)")
     for name, row in rows.items():
-        ratio = row["median"] / base
-        print(f"  {name:42s} {row['median']:9.4f}  [{row['min']:.4f}, {row['max']:.4f}]  x {ratio:.3f}")
+        spread = f"[{row['min']:.4f}, {row['max']:.4f}]"
+        print(f"  {name:42s} {row['median']:9.4f}  {spread:20s} x {row['median'] / base:.3f}")
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {

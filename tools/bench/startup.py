@@ -1,6 +1,6 @@
 """How long the command line takes to start, beside an import of Keras. Alternated, medians.
 
-    python tools/bench/startup.py [--rounds 11] [--json FILE]
+python tools/bench/startup.py [--rounds 11] [--json FILE]
 """
 
 from __future__ import annotations
