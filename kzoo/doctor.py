@@ -69,7 +69,11 @@ def doctor() -> dict:
 def _machine() -> list[dict]:
     machine = environment()["machine"]
     items = [
-        _item("processor", "ok", f"{machine['processor']}, {machine['cores']} cores"),
+        _item(
+            "processor",
+            "ok",
+            f"{machine['processor']}, {machine['cores']} cores, {' '.join(machine['simd'])}",
+        ),
         _item("memory", "ok", f"{machine['memory_bytes'] / 1e9:.1f} GB"),
     ]
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

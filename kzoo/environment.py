@@ -18,6 +18,15 @@ PACKAGES = (
     "scikit-learn",
 )
 
+SIMD = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve",
+)  # fmt: skip
+"""Vector instructions, by their names in /proc/cpuinfo."""
+
+BYTE_DOT = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+"""Those that make int8 fast: over float32, MobileNetV2 at 160 pixels gained 2.3 times with
+AVX512-VNNI, and ResNet-8 lost 1.3 times with AVX2 alone."""
+
 
 def version(package: str) -> str | None:
     """The installed version of a distribution, or None; nothing is imported."""
@@ -38,9 +47,10 @@ def environment() -> dict:
 
 
 def machine() -> dict:
-    """The processor's name, its usable cores, memory in bytes, and the operating system."""
+    """The processor's name and vector instructions, cores, memory in bytes, operating system."""
     return {
-        "processor": _processor(),
+        "processor": _cpuinfo("model name", "Model") or platform.processor() or platform.machine(),
+        "simd": [name for name in SIMD if name in _cpuinfo("flags", "Features").split()],
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -50,11 +60,13 @@ def machine() -> dict:
     }
 
 
-def _processor() -> str:
+def _cpuinfo(*fields: str) -> str:
+    """The first of the fields in /proc/cpuinfo; empty where there is none."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.split(":", 1)[1].strip()
+            name, _, value = line.partition(":")
+            if name.strip() in fields:
+                return value.strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return ""

@@ -28,7 +28,8 @@ def conditions(environment: dict, date: str) -> str:
     named = [name for name in ("tensorflow", "keras", "ai-edge-litert") if name in packages]
     versions = ", ".join(f"{name} {packages[name]}" for name in named)
     return (
-        f"{date[:10]}, {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
+        f"{date[:10]}, {machine['processor']}, {machine['cores']} cores, "
+        f"{' '.join(machine['simd'])}, {machine['system']}, "
         f"Python {environment['python']}, {versions}."
     )
 

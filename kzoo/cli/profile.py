@@ -84,7 +84,7 @@ def command(model, as_json, **options) -> None:
             ),
             (
                 "machine",
-                f"{machine['processor']}, {machine['cores']} cores "
+                f"{machine['processor']}, {machine['cores']} cores, {' '.join(machine['simd'])} "
                 f"({record['kind']}, {record['target']})",
             ),
             (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from kzoo.environment import BYTE_DOT
 from kzoo.report.records import MADE_BY, STEPS, Records, damaged, ledger, stale
 from kzoo.report.table import NOTHING, kilobytes, milliseconds, percent
 
@@ -98,7 +99,7 @@ def notices(records: Records, rows: Sequence[Mapping]) -> list[str]:
             found.append(f"{model}: not done: {', '.join(missing)}.")
         speed = _speed(row)
         if speed and row["p50_int8_ms"] > row["p50_float_ms"]:
-            found.append(f"{model}: {speed}.")
+            found.append(f"{model}: {speed}.{_why_slow(records, model)}")
         for step in stale(records, model):
             before = _listed(sorted(set(MADE_BY[step].values()), key=STEPS.index))
             found.append(
@@ -118,6 +119,14 @@ def _speed(row: Mapping) -> str | None:
         else f"is SLOWER: it takes {1 / ratio:.2f} times as long as"
     )
     return f"int8 {change} float32 (p50, {_threads(row)}, {row['latency_kind']})"
+
+
+def _why_slow(records: Records, model: str) -> str:
+    """Whether the processor lacks what makes int8 fast; empty where that is not known."""
+    machine = records.steps[model]["profile"]["environment"].get("machine", {})
+    if "simd" not in machine or set(machine["simd"]) & set(BYTE_DOT):
+        return ""
+    return " This processor has no dot products of bytes, which int8 gets its speed from."
 
 
 def model_section(records: Records, model: str, row: Mapping) -> dict:
@@ -407,6 +416,7 @@ def environments(records: Records) -> list[dict]:
         memory = machine.get("memory_bytes")
         each["facts"] = [
             ("processor", machine.get("processor")),
+            ("vector instructions", ", ".join(machine.get("simd") or ())),
             ("usable cores", machine.get("cores")),
             ("memory", f"{memory / 1e9:.1f} GB" if memory else None),
             ("system", f"{machine.get('system', '')} {machine.get('architecture', '')}".strip()),

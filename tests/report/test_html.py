@@ -184,6 +184,24 @@ def test_too_few_runs_are_invalid(source, page):
     assert "p90 is INVALID: 40 runs, and it takes 64" in page.text
 
 
+@pytest.mark.parametrize(
+    ("simd", "said"), [(["avx2"], True), (["avx2", "avx512_vnni"], False), (None, False)]
+)
+def test_a_slow_int8_is_explained_by_the_processor(run_folder, simd, said):
+    keep_one_model(run_folder)
+
+    def slow(record):
+        record["environment"]["machine"] |= {} if simd is None else {"simd": simd}
+        for kind, p50 in (("float32", 1.0), ("int8", 2.0)):
+            for run in record["result"][kind]["runs"]:
+                run["latency"]["p50_ms"] = p50
+
+    edit(run_folder, "zeta", "profile", slow)
+    text = Page(write_report(run_folder).read_text()).text
+    assert "zeta: int8 is SLOWER: it takes 2.00 times as long" in text
+    assert ("has no dot products of bytes" in text) == said
+
+
 def test_steps_not_done_are_named_and_left_out(run_folder):
     keep_one_model(run_folder)
     keep_steps(run_folder, "build", "finetune")
