@@ -23,8 +23,6 @@ DTYPES = {value: name.lower() for name, value in vars(schema.TensorType).items()
 
 def parse(data: bytes, name: str = "the result") -> schema.ModelT:
     """The object tree of a .tflite; raises BadInputError, about ``name``, if it is none."""
-    if data[4:8] != b"TFL3":
-        raise BadInputError(f"{name} is no .tflite file: {looks_like(data)}")
     try:
         model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
         if not model.subgraphs or not model.subgraphs[0].operators:
@@ -39,17 +37,6 @@ def parse(data: bytes, name: str = "the result") -> schema.ModelT:
 def serialize(model: schema.ModelT) -> bytes:
     """The file's bytes."""
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def looks_like(data: bytes) -> str:
-    """What a file that is no .tflite seems to be, in words."""
-    if not data:
-        return "it is empty"
-    if data[:2] == b"PK":
-        return "it is a zip archive, perhaps a .keras model; `kzoo convert` makes a .tflite of that"
-    if data[:8] == b"\x89HDF\r\n\x1a\n":
-        return "it is an HDF5 file, perhaps an .h5 model; `kzoo convert` makes a .tflite of that"
-    return "its bytes 4 to 8 are not TFL3; it is damaged or of another kind"
 
 
 def finish(data: bytes, output_name: str, notes: dict) -> bytes:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kzoo.child import blame, call
-from kzoo.files import existing, gzip_size, sha256
+from kzoo.files import gzip_size, sha256
+from kzoo.lite.tflite_file import tflite_file
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def inspect(file: str | os.PathLike) -> Contents:
         MissingError: it does not exist.
         BadInputError: it is no .tflite, or damaged.
     """
-    existing(file, "the model")
+    tflite_file(file)
     with blame(f"{file} cannot be read"):
         return Contents(**call("kzoo.lite.inspect:read", file=str(file)))
 

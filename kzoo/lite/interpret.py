@@ -10,7 +10,7 @@ import numpy as np
 
 from kzoo.child import blame, call
 from kzoo.errors import BadInputError
-from kzoo.files import existing
+from kzoo.lite.tflite_file import tflite_file
 
 
 def lite_outputs(
@@ -36,7 +36,7 @@ def lite_outputs(
         MissingError: a file does not exist.
         BadInputError: the model is damaged, crashes the runtime, or takes other images.
     """
-    existing(file, "the model")
+    tflite_file(file)
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder, blame(f"{file} cannot be run"):
         np.save(f"{folder}/indices.npy", np.asarray(indices, np.int64))
         call(

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from kzoo.environment import environment
 from kzoo.errors import BadInputError, UsageError, nearest
 from kzoo.files import sha256
+from kzoo.lite.tflite_file import tflite_file
 from kzoo.measure.runtimes import choose_runtime
 from kzoo.measure.statistics import STEADY_TOLERANCE, Latency, latency, median
-from kzoo.measure.tflite_file import tflite_file
 from kzoo.progress import Progress, silent
 
 TARGETS = {"host": "kzoo.measure.targets.host"}

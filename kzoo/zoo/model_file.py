@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kzoo.errors import BadInputError, UsageError
-from kzoo.files import atomic, existing, new_output
+from kzoo.files import atomic, beside, existing, new_output
 
 if TYPE_CHECKING:
     import keras
@@ -39,8 +39,7 @@ def save_model(
         copy = type(model).from_config(model.get_config())
         copy.set_weights(model.get_weights())
         model = copy
-    with atomic(path) as temporary:
-        raw = temporary.with_name(f"{temporary.stem}-raw.keras")
+    with atomic(path) as temporary, beside(path) as raw:
         try:
             model.save(raw)
             _rewrite(raw, temporary, {"classes": list(classes)})
@@ -48,8 +47,6 @@ def save_model(
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, "No space left on device") from error
             raise
-        finally:
-            raw.unlink(missing_ok=True)
     return path
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from kzoo.errors import BadInputError, MissingError
-from kzoo.measure.tflite_file import tflite_file
+from kzoo.lite.tflite_file import tflite_file
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_says_what_else_it_looks_like(tmp_path, content, said):
         tflite_file(path)
 
 
-def test_a_model_passes(small):
-    assert tflite_file(str(small)) == small
+def test_a_model_passes(lite_int8):
+    assert tflite_file(str(lite_int8)) == lite_int8
 
 
 def test_a_folder_is_not_a_model(tmp_path):

@@ -19,7 +19,7 @@ def tflite_file(path: str | os.PathLike) -> Path:
         MissingError: there is no such file, or it may not be read.
         BadInputError: it is something else; the message says what it looks like.
     """
-    path = existing(path, "model")
+    path = existing(path, "the model")
     if path.is_dir():
         raise BadInputError(f"{str(path)!r} is a folder; give the .tflite file in it")
     try:
