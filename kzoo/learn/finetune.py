@@ -87,7 +87,8 @@ def finetune(
     """Trains a classifier on images, (n, h, w, c) pixels in [0, 255] -> (n, classes).
 
     With ``output``, a checkpoint is kept beside it; the same call after a kill goes on from there
-    and ends with the same weights, as far as the backend's own arithmetic is deterministic.
+    and ends with the same weights, on the same number of cores and as far as the backend's own
+    arithmetic is deterministic.
 
     Args:
         model: a functional Keras model or its file.

@@ -156,6 +156,8 @@ def _done(
 ) -> Run:
     folder = ledger.folder
     _write_if_new(folder / "config.yaml", resolved)
+    summary = json.dumps({"name": config.name, "models": config.models}, indent=1)
+    _write_if_new(folder / "run.json", f"{summary}\n".encode())
     work = _Steps(config, data, ledger, progress)
     for name in config.models:
         for step in STEPS:
@@ -165,8 +167,6 @@ def _done(
     if "profile" in config.steps:
         for name in config.models:
             work.do("profile", name)
-    summary = json.dumps({"name": config.name, "models": config.models}, indent=1)
-    _write_if_new(folder / "run.json", f"{summary}\n".encode())
     return Run(
         folder=str(folder),
         rows=summary_rows(folder),
