@@ -27,6 +27,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from kzoo import errors
 from kzoo.errors import BadInputError, KzooError
@@ -122,7 +123,7 @@ class Worker:
         self._answers = os.fdopen(answers, "rb", buffering=0)
         self._buffer = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kzoo.child", str(child_answers)],
+            [sys.executable, "-P", "-m", "kzoo.child", str(child_answers)],
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -130,7 +131,7 @@ class Worker:
             env={
                 "TF_CPP_MIN_LOG_LEVEL": "1",
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "PYTHONPATH": os.pathsep.join(_search_path()),
             },
             text=True,
             start_new_session=True,
@@ -172,6 +173,19 @@ class Worker:
                 self._process.stdin.close()
             self._answers.close()
             self._process = None
+
+
+def _search_path() -> list[str]:
+    """This process's sys.path for the child, with the folder that kzoo was imported from.
+
+    Without "", the current folder: a numpy.py among the user's files is no program of kzoo's. A
+    Python prompt in a checkout finds kzoo by "" alone; there kzoo's folder takes its place.
+    """
+    home = str(Path(__file__).absolute().parents[1])
+    if home in sys.path:
+        return [*filter(None, sys.path)]
+    path = [entry or home for entry in sys.path]
+    return path if home in path else [*path, home]
 
 
 def _reason(code: int) -> str:

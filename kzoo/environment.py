@@ -46,14 +46,19 @@ def environment() -> dict:
     }
 
 
+def cores() -> int:
+    """The cores this process may use, which a container or ``taskset`` may have cut down."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def machine() -> dict:
     """The processor's name and vector instructions, cores, memory in bytes, operating system."""
     return {
         "processor": _cpuinfo("model name", "Model") or platform.processor() or platform.machine(),
         "simd": [name for name in SIMD if name in _cpuinfo("flags", "Features").split()],
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "architecture": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kzoo import errors
+from kzoo import child, errors
 from kzoo.child import ChildCrashed, Worker, blame, call
 from kzoo.errors import BadInputError, KzooError, MissingError
 from kzoo.files import atomic
@@ -25,6 +25,10 @@ def same(value):
 
 def folder():
     return os.getcwd()
+
+def origins():
+    import json, numpy, kzoo
+    return [json.__file__, numpy.__file__, kzoo.__file__]
 
 def pid():
     return os.getpid()
@@ -163,6 +167,43 @@ def test_a_relative_path_is_meant_from_where_the_parent_is(worker, tmp_path, mon
     assert worker.call("child_functions:folder") == os.getcwd()
     monkeypatch.chdir(tmp_path)
     assert worker.call("child_functions:folder") == str(tmp_path)
+
+
+@pytest.fixture
+def poisoned(tmp_path) -> Path:
+    """A folder with modules that leave a canary when they are imported."""
+    folder = tmp_path / "poisoned"
+    folder.mkdir()
+    for name in ("json", "numpy"):
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'canary')!r}, 'a').close()")
+    return folder
+
+
+@pytest.mark.parametrize("before", [[], [""]], ids=["a script", "a prompt"])
+def test_modules_of_the_current_folder_are_not_run(before, worker, poisoned, monkeypatch):
+    monkeypatch.chdir(poisoned)
+    monkeypatch.setattr(sys, "path", before + sys.path)
+    origins = worker.call("child_functions:origins")
+    assert not [origin for origin in origins if origin.startswith(str(poisoned))]
+    assert not (poisoned / "canary").exists()
+
+
+@pytest.mark.parametrize("start", [["-c", "import probe"], ["-m", "probe"], ["probe.py"]])
+def test_the_child_has_the_kzoo_of_its_parent(start, tmp_path):
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "kzoo").symlink_to(Path(child.__file__).parent)
+    (checkout / "probe.py").write_text(
+        "import os, sys, kzoo\n"
+        f"sys.path.append({str(tmp_path)!r})\n"
+        "os.chdir('/')\n"
+        "from kzoo.child import call\n"
+        "print(kzoo.__file__, call('child_functions:origins')[2], sep='\\n')\n"
+    )
+    said = subprocess.run(
+        [sys.executable, *start], cwd=checkout, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == [str(checkout / "kzoo" / "__init__.py")] * 2
 
 
 def test_a_worker_that_was_killed_between_two_calls_is_replaced(worker):

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
-from kzoo.report.table import format_rows, summary_rows
+from kzoo.errors import BadInputError, KzooError
+from kzoo.report.records import Records, read_records
+from kzoo.report.table import format_rows, rows
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- table written by tools/results.py -->\n", "<!-- end of table -->\n"
@@ -22,28 +25,54 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def conditions(environment: dict, date: str) -> str:
-    """Where and when a figure was measured."""
+def conditions(environment: dict) -> str:
+    """Where a figure was measured, and with which versions."""
     machine, packages = environment["machine"], environment["packages"]
     named = [name for name in ("tensorflow", "keras", "ai-edge-litert") if name in packages]
     versions = ", ".join(f"{name} {packages[name]}" for name in named)
     return (
-        f"{date[:10]}, {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['processor']}, {machine['cores']} cores, "
         f"{' '.join(machine['simd'])}, {machine['system']}, "
         f"Python {environment['python']}, {versions}."
     )
 
 
 def run_section(folder: Path) -> str:
-    """A run's table and its conditions."""
-    records = [json.loads(path.read_text()) for path in sorted((folder / "ledger").glob("*.json"))]
-    last = max(records, key=lambda record: record["date"])
-    seconds = sum(record["seconds"] for record in records)
-    name = json.loads((folder / "run.json").read_text())["name"]
+    """A run's table and the conditions of its latencies.
+
+    The folder's ledger may hold records of models that the config named once; they do not count.
+    """
+    records = read_records(folder)
+    seconds = sum(record["seconds"] for record in records.all())
     return (
-        f"## {name}\n\n{markdown(*format_rows(summary_rows(folder)))}\n"
-        f"{conditions(last['environment'], last['date'])} Its steps took {seconds:.0f} s.\n"
+        f"## {records.name}\n\n{markdown(*format_rows(rows(records)))}\n"
+        f"{latency_conditions(records)} Its steps took {seconds:.0f} s.\n"
     )
+
+
+def latency_conditions(records: Records) -> str:
+    """When and where the models were profiled.
+
+    Raises:
+        BadInputError: no model was, or not all under the same conditions.
+    """
+    profiles = {
+        model: steps["profile"] for model, steps in records.steps.items() if "profile" in steps
+    }
+    if not profiles:
+        raise BadInputError(f"{str(records.folder)!r}: no model was profiled; kzoo run does it")
+    models: dict[str, list[str]] = {}
+    for model, record in profiles.items():
+        models.setdefault(conditions(record["environment"]), []).append(model)
+    if len(models) > 1:
+        found = "\n".join(f"  {', '.join(named)}: {said}" for said, named in models.items())
+        raise BadInputError(
+            f"{str(records.folder)!r}: latencies of one table need the same conditions:\n{found}\n"
+            "remove the *.profile.json of one or the other from its ledger/ and repeat kzoo run"
+        )
+    days = sorted({record["date"][:10] for record in profiles.values()})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{when}, {next(iter(models))}"
 
 
 def bench_section(path: Path) -> str:
@@ -63,7 +92,7 @@ def bench_section(path: Path) -> str:
     return (
         f"## {record['title']}\n\n"
         f"{markdown(['', 'median, ' + record['unit'], 'range', 'ratio'], rows)}\n"
-        f"{count} alternated rounds. {conditions(record['environment'], record['date'])}\n"
+        f"{count} alternated rounds. {record['date'][:10]}, {conditions(record['environment'])}\n"
     )
 
 
@@ -86,4 +115,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KzooError as error:
+        sys.exit(f"error: {error}")

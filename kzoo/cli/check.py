@@ -12,7 +12,6 @@ from kzoo.cli.terminal import (
     kilobytes,
     pairs,
     percent,
-    seed_option,
     show,
 )
 
@@ -38,7 +37,7 @@ from kzoo.cli.terminal import (
 @click.option("--max-drop", type=float, help="Gate: accuracy lost, in percentage points.")
 @click.option("--max-float-ops", type=int, help="Gate: float operators in an integer file.")
 @data_options
-@seed_option
+@click.option("--seed", type=int, help="Of the split.  [default: as the model was trained, else 0]")
 @json_option
 def command(file, data_options, seed, as_json, **options) -> int:
     """Compare the .tflite FILE with the Keras model it came from, on real images.
@@ -52,9 +51,9 @@ def command(file, data_options, seed, as_json, **options) -> int:
     from kzoo.lite.check import check
 
     with bar() as progress:
-        record = check(
-            file, data_options={**data_options, "seed": seed}, progress=progress, **options
-        ).to_dict()
+        if seed is not None:
+            data_options["seed"] = seed
+        record = check(file, data_options=data_options, progress=progress, **options).to_dict()
     contents = record["contents"]
     kinds = ", ".join(
         f"{kind} {kilobytes(size)}" for kind, size in contents["bytes_by_kind"].items()
@@ -74,7 +73,12 @@ def command(file, data_options, seed, as_json, **options) -> int:
                 "operators",
                 ", ".join(f"{count} {name}" for name, count in contents["operators"].items()),
             ),
-            ("float operators", ", ".join(contents["float_islands"]) or "none in an integer file"),
+            (
+                "float operators",
+                ", ".join(contents["float_islands"]) or "none"
+                if contents["integer_kernels"]
+                else None,
+            ),
             (
                 "size",
                 f"{kilobytes(contents['bytes'])} kB, {kilobytes(contents['gzip_bytes'])} kB gzip",

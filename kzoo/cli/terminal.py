@@ -31,11 +31,20 @@ def data_options(command: Callable) -> Callable:
     @functools.wraps(command)
     def gathered(*, validation, test, bad, max_bad, **others):
         chosen = {"validation": validation, "test": test, "bad": bad, "max_bad": max_bad}
-        return command(data_options=chosen, **others)
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return command(data_options=given, **others)
 
     options = (
-        click.option("--validation", default=0.15, show_default=True, help="Share for validation."),
-        click.option("--test", default=0.15, show_default=True, help="Share for the test."),
+        click.option(
+            "--validation",
+            type=float,
+            help="Share for validation.  [default: 0.15; check, quantize: as in training]",
+        ),
+        click.option(
+            "--test",
+            type=float,
+            help="Share for the test.  [default: 0.15; check, quantize: as in training]",
+        ),
         click.option(
             "--bad",
             type=click.Choice(["fail", "skip"]),
@@ -183,8 +192,15 @@ def bar() -> Iterator[Progress]:
                 )
             speed = bars.tasks[0].speed
             rate = f"{speed:,.1f}/s" if speed else ""
+            # A task's end is drawn at once: the next one takes its place.
             bars.update(
-                shown, description=task, completed=done, total=total, count=count, rate=rate
+                shown,
+                description=task,
+                completed=done,
+                total=total,
+                count=count,
+                rate=rate,
+                refresh=done >= total,
             )
             last.update(name=name, done=done)
 

@@ -23,6 +23,7 @@ class Dataset:
         paths: n file names, relative to the source.
         splits: {"train", "validation", "test"}: int64 indices into images; test may be empty.
         fingerprint: SHA-256 of pixels, labels and splits: the dataset's identity in a recipe.
+        split_settings: {"seed", "validation", "test"}: what the splits were made with.
         problems: findings of validation, file by file.
         duplicates: groups of paths whose files have the same bytes.
     """
@@ -35,6 +36,7 @@ class Dataset:
     paths: tuple[str, ...]
     splits: dict[str, np.ndarray]
     fingerprint: str
+    split_settings: dict[str, float]
     problems: tuple[Problem, ...]
     duplicates: tuple[tuple[str, ...], ...]
 

@@ -83,6 +83,7 @@ def load_data(
         paths=tuple(entry.path for entry in store.entries),
         splits=splits,
         fingerprint=_fingerprint(store.key, splits),
+        split_settings={"seed": int(seed), "validation": validation, "test": test},
         problems=(*store.bad, *store.converted, *suspicious(groups), *_absent(items, classes)),
         duplicates=tuple(tuple(entry.path for entry in group) for group in groups),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from kzoo.environment import cores
+
 BATCH = 256
-MAX_THREADS = 16
+MAX_THREADS = 16  # each may hold an image of 64 megapixels
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
@@ -18,14 +19,6 @@ def in_order(function: Callable[[Value], Result], values: Sequence[Value]) -> It
 
     A batch at a time, so that behind a slow disk decoded images do not pile up in memory.
     """
-    with ThreadPoolExecutor(_threads()) as pool:
+    with ThreadPoolExecutor(min(cores(), MAX_THREADS)) as pool:
         for start in range(0, len(values), BATCH):
             yield from pool.map(function, values[start : start + BATCH])
-
-
-def _threads() -> int:
-    # Capped, since each may hold an image of 64 megapixels.
-    try:
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-    except AttributeError:  # not on Linux
-        return min(os.cpu_count() or 1, MAX_THREADS)

@@ -26,7 +26,8 @@ class Evaluation:
         count: how many.
         accuracy: share whose most probable class is the label.
         interval: its 95 % Wilson interval.
-        log_loss: mean negative log-probability of the label, in nats.
+        log_loss: mean negative log-probability of the label, in nats, probabilities below ``floor``
+            counting as ``floor``.
         confusion: ``confusion[label][predicted]`` counts.
     """
 
@@ -35,6 +36,7 @@ class Evaluation:
     accuracy: float
     interval: tuple[float, float]
     log_loss: float
+    floor: float
     confusion: list[list[int]]
 
     def to_dict(self) -> dict:
@@ -71,6 +73,7 @@ def score(
         accuracy=right / len(labels),
         interval=wilson(right, len(labels)),
         log_loss=float(-np.log(np.maximum(of_label, floor)).mean()),
+        floor=floor,
         confusion=confusion.tolist(),
     )
 

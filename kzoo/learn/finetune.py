@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kzoo.data.dataset import Dataset
+from kzoo.environment import environment
 from kzoo.errors import BadInputError, KzooError, UsageError, nearest
 from kzoo.files import digest, new_output, sha256
 from kzoo.learn.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
@@ -21,7 +22,13 @@ from kzoo.learn.inputs import matching_data
 from kzoo.learn.optimizer import make_optimizer
 from kzoo.learn.phase import Phase, as_phase, set_trainable
 from kzoo.progress import Progress, silent
-from kzoo.zoo.model_file import class_names, gives_probabilities, keras_name, opened, save_model
+from kzoo.zoo.model_file import (
+    gives_probabilities,
+    keras_name,
+    opened,
+    read_notes,
+    save_model,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import keras
@@ -37,8 +44,9 @@ class Training:
     Attributes:
         model: the trained model.
         classes: the names of its outputs.
-        history: one row per epoch: phase, epoch, loss, accuracy, val_loss, val_accuracy,
-            learning_rate, seconds.
+        history: one row per epoch: phase, epoch, objective (what is minimized, with class weights
+            and label smoothing), loss (the log-loss without them), accuracy, val_loss,
+            val_accuracy, learning_rate, seconds.
         evaluation: on the test split, or on validation where there is no test split.
         recipe: everything that determined the weights.
         output: the file written, or None; ``sha256`` is its hash.
@@ -115,11 +123,16 @@ def finetune(
         output = new_output(keras_name(output), force=force)
     phases = [as_phase(phase) for phase in phases]
     _check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor)
-    names = class_names(model) if isinstance(model, (str, os.PathLike)) else ()
+    notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
     model = opened(model)
     options = {"seed": seed, "progress": progress, **(data_options or {})}
+    # Its own seed decides the split, so only the names of the notes count here.
     data = matching_data(
-        model.inputs[0].shape[1:], model.outputs[0].shape[1], data, names, **options
+        model.inputs[0].shape[1:],
+        model.outputs[0].shape[1],
+        data,
+        {"classes": notes.get("classes", ())},
+        **options,
     )
     if not len(data.splits[data.evaluation_split]):
         raise UsageError(
@@ -141,17 +154,25 @@ def finetune(
         "early_stopping": early_stopping,
         "monitor": monitor,
         "seed": seed,
+        "computed_by": {name: environment()[name] for name in ("backend", "packages")},
     }
     folder = output and output.with_name(f"{output.name}.checkpoints") / digest(recipe)[:16]
-
-    loop = _Loop(model, data, phases, batch_size, weights, label_smoothing, seed, folder, progress)
-    loop.run(early_stopping, monitor, checkpoint_seconds)
-
-    evaluation = evaluate(model, data, progress=progress)
-    for layer in model.layers:
-        layer.trainable = True
+    flags = {layer: layer.trainable for layer in model.layers}
+    try:
+        for phase in phases:  # a mistake in the last one is not told after hours in the first
+            set_trainable(model, phase.trainable)
+            make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
+        loop = _Loop(
+            model, data, phases, batch_size, weights, label_smoothing, seed, folder, progress
+        )
+        loop.run(early_stopping, monitor, checkpoint_seconds)
+        evaluation = evaluate(model, data, progress=progress)
+    finally:
+        for layer, flag in flags.items():
+            layer.trainable = flag
     if output:
-        save_model(model, output, classes=data.classes, force=force)
+        noted = {"classes": list(data.classes), "split": data.split_settings}
+        save_model(model, output, notes=noted, force=force)
         drop_checkpoints(folder)
     return Training(
         model=model,
@@ -190,7 +211,7 @@ class _Loop:
         self.best_weights: list[np.ndarray] | None = None
         self.stopped_early = False
         self.first_loss: float | None = None
-        self.epoch_sums = {"loss": 0.0, "accuracy": 0.0, "seconds": 0.0}
+        self.epoch_sums = {"objective": 0.0, "loss": 0.0, "accuracy": 0.0, "seconds": 0.0}
         self.step_now = 0
         self.start = (0, 0, 0)
         self.saved = time.monotonic()
@@ -212,10 +233,12 @@ class _Loop:
                 stop = self._epoch(index, epoch, first_step, patience, monitor)
                 first_step = 0
                 if stop:
-                    self.stopped_early = True
+                    self.stopped_early |= epoch + 1 < self.phases[index].epochs
                     break
             if patience is not None and self.best_weights is not None:
                 self.model.set_weights(self.best_weights)
+            else:  # the averaged weights of {"name": "adam", "use_ema": true}
+                self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
             self.best, self.best_weights = {}, None
 
     def _compile(self, index: int) -> None:
@@ -223,14 +246,19 @@ class _Loop:
 
         phase = self.phases[index]
         set_trainable(self.model, phase.trainable)
+        from_logits = not gives_probabilities(self.model)
         self.model.compile(
             optimizer=make_optimizer(
                 phase.optimizer, phase.learning_rate, phase.schedule, self.steps * phase.epochs
             ),
             loss=keras.losses.CategoricalCrossentropy(
-                from_logits=not gives_probabilities(self.model), label_smoothing=self.smoothing
+                from_logits=from_logits, label_smoothing=self.smoothing
             ),
-            metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+            # Unweighted and without smoothing, so that they compare with those of validation.
+            metrics=[
+                keras.metrics.CategoricalAccuracy(name="accuracy"),
+                keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=from_logits),
+            ],
         )
         self.model.optimizer.build(self.model.trainable_variables)
 
@@ -246,7 +274,7 @@ class _Loop:
             self.epoch_sums = dict.fromkeys(self.epoch_sums, 0.0)
         started -= self.epoch_sums["seconds"]
         label = f"train: epoch {epoch + 1}/{self.phases[index].epochs}"
-        if self.history:
+        if self.history and self.history[-1]["val_accuracy"] is not None:
             label += f", validation accuracy {self.history[-1]['val_accuracy']:.3f}"
         for step in range(first, self.steps):
             chosen = np.sort(order[step * self.batch_size : (step + 1) * self.batch_size])
@@ -263,7 +291,8 @@ class _Loop:
                     "training diverged; lower the learning rate"
                 )
             self.first_loss = float(logs["loss"]) if self.first_loss is None else self.first_loss
-            self.epoch_sums["loss"] += logs["loss"]
+            self.epoch_sums["objective"] += logs["loss"]
+            self.epoch_sums["loss"] += logs["log_loss"]
             self.epoch_sums["accuracy"] += logs["accuracy"]
             self.epoch_sums["seconds"] = time.monotonic() - started
             self.step_now = number * self.steps + step + 1
@@ -274,7 +303,7 @@ class _Loop:
 
     def _close_epoch(self, index, epoch, started, patience, monitor) -> bool:
         rate = float(np.asarray(self.model.optimizer.learning_rate))
-        loss = self.epoch_sums["loss"] / self.steps
+        loss = self.epoch_sums["objective"] / self.steps
         # Saturated activations keep a diverged loss finite: 1e5 to 1e8 was seen at a rate of 1e6.
         if loss > DIVERGED * max(self.first_loss, math.log(len(self.data.classes))):
             raise BadInputError(
@@ -284,7 +313,8 @@ class _Loop:
         row = {
             "phase": index + 1,
             "epoch": len(self.history) + 1,
-            "loss": loss,
+            "objective": loss,
+            "loss": self.epoch_sums["loss"] / self.steps,
             "accuracy": self.epoch_sums["accuracy"] / self.steps,
             "val_loss": None,
             "val_accuracy": None,

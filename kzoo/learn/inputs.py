@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 from kzoo.data.dataset import Dataset
@@ -15,7 +15,7 @@ def matching_data(
     image: Sequence[int],
     classes: int,
     data: Dataset | str | os.PathLike,
-    names: Sequence[str] = (),
+    notes: Mapping[str, object] | None = None,
     **options: object,
 ) -> Dataset:
     """Returns ``data``, loaded at the model's input size if it is a path.
@@ -24,14 +24,18 @@ def matching_data(
         image: the model's input, (h, w, c).
         classes: the number of its outputs.
         data: a dataset, or what `kzoo.load_data` takes.
-        names: the class names that the model was trained with, if it knows them.
+        notes: of the model's file (`kzoo.zoo.model_file.read_notes`). Its split is the default one,
+            so that no image it was trained on is taken for a test.
         options: further arguments of `kzoo.load_data` when ``data`` is a path.
 
     Raises:
         BadInputError: image size, channels, number or names of the classes differ.
     """
     height, width, channels = image
+    notes = notes or {}
+    names = notes.get("classes", ())
     if not isinstance(data, Dataset):
+        options = {**notes.get("split", {}), **options}
         data = load_data(data, size=(height, width), channels=channels, **options)
     if data.images.shape[1:] != (height, width, channels):
         raise BadInputError(

@@ -22,8 +22,9 @@ class Phase:
 
     Attributes:
         epochs: passes over the training split.
-        trainable: "all", or prefixes of the layers to train, ``("head", "stage4")``; the others are
-            frozen, their BatchNorm too (it then uses its stored statistics).
+        trainable: "all" (those that came frozen, too), or prefixes of the layers to train,
+            ``("head", "stage4")``; the others are frozen, their BatchNorm too (it then uses its
+            stored statistics).
         optimizer, schedule: as `kzoo.learn.optimizer.make_optimizer` takes them.
         learning_rate: the initial one.
     """

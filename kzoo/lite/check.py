@@ -19,7 +19,7 @@ from kzoo.lite.convert import model_path, shown
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
 from kzoo.progress import Progress, silent
-from kzoo.zoo.model_file import class_names
+from kzoo.zoo.model_file import read_notes
 
 if TYPE_CHECKING:
     import keras
@@ -88,8 +88,9 @@ def check(
         limit: at most so many images, the first of the split; at least 1.
         min_agreement: a gate, share of equal top-1 in [0, 1].
         max_drop: a gate, accuracy lost in percentage points.
-        max_float_ops: a gate, float islands in an integer file.
-        data_options: arguments of `kzoo.load_data` when ``data`` is a path.
+        max_float_ops: a gate, float islands; a file without integer kernels never meets it.
+        data_options: arguments of `kzoo.load_data` when ``data`` is a path; by default the split is
+            the one that the model was trained on.
         progress: called at the stages of the work.
 
     Raises:
@@ -103,7 +104,7 @@ def check(
         with blame(f"{shown(against)} cannot be read"):
             net = call_shared("kzoo.lite.translate:describe", model=str(path))
         options = {"progress": progress, **(data_options or {})}
-        data = matching_data(net["input"], net["classes"], data, class_names(path), **options)
+        data = matching_data(net["input"], net["classes"], data, read_notes(path), **options)
         if tuple(contents.input["shape"][1:]) != tuple(net["input"]):
             raise BadInputError(
                 f"{file} takes {contents.input['shape'][1:]} images, {shown(against)} "
@@ -113,11 +114,9 @@ def check(
         if split not in data.splits or not len(data.splits[split]):
             raise UsageError(f"the dataset has no split {split!r} with images in it")
         indices = data.splits[split][:limit]
-        progress("check", 0, 2)
+        progress("run the Keras model", 0, len(indices))
         expected, probabilities_only = _keras_outputs(path, against, data, indices)
-    progress("check", 1, 2)
-    found, logits = lite_outputs(file, data.images_file, indices)
-    progress("check", 2, 2)
+    found, logits = lite_outputs(file, data.images_file, indices, progress=progress)
     if found.shape != expected.shape:
         raise BadInputError(
             f"{file} gives {found.shape[1:]} outputs, {shown(against)} {expected.shape[1:]}"
@@ -133,8 +132,9 @@ def check(
         compared, pair = "logits", [expected, found if logits is None else logits]
     errors = np.abs(pair[0] - pair[1])
     labels = data.labels[indices]
+    floor = FLOOR if "int8" in contents.output["dtype"] else 1e-7
     evaluations = [
-        score(p, labels, split, FLOOR) for p in (keras_probabilities, lite_probabilities)
+        score(p, labels, split, floor) for p in (keras_probabilities, lite_probabilities)
     ]
     agreement = float((pair[0].argmax(1) == lite_probabilities.argmax(1)).mean())
     return Check(
@@ -183,6 +183,8 @@ def _failures(
     if max_drop is not None and drop > max_drop:
         failures.append(f"accuracy drops by {drop:.2f} points, {max_drop:g} are allowed")
     islands = contents.float_islands
+    if max_float_ops is not None and not contents.integer_kernels:
+        failures.append("no convolution or dense layer computes in integers: no quantized file")
     if max_float_ops is not None and len(islands) > max_float_ops:
         failures.append(
             f"{len(islands)} float operators, {max_float_ops} allowed: {', '.join(islands[:5])}"

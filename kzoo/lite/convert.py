@@ -17,7 +17,7 @@ from kzoo.files import atomic, existing, new_output
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
 from kzoo.progress import Progress, silent
-from kzoo.zoo.model_file import class_names, functional, save_model
+from kzoo.zoo.model_file import functional, read_notes, save_model
 
 if TYPE_CHECKING:
     import keras
@@ -104,7 +104,7 @@ def write_lite(model, output, quantization, io, head, calibration, force, progre
                 quantization=quantization,
                 io=io,
                 head=head,
-                classes=class_names(path),
+                classes=read_notes(path)["classes"],
                 work=work,
             )
         except ChildCrashed as crash:

@@ -12,6 +12,8 @@ from kzoo.child import blame, call
 from kzoo.files import gzip_size, sha256
 from kzoo.lite.tflite_file import tflite_file
 
+KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -22,6 +24,7 @@ class Contents:
         bytes, gzip_bytes: its size, raw and under gzip -9.
         input, output: ``{"name", "shape", "dtype", "scale", "zero_point"}``.
         operators: how many of each "NAME dtype", the dtype being that of its first output.
+        integer_kernels: how many convolutions and dense layers compute in integers.
         float_islands: operators that compute in float32 inside a file with integer ones: "NAME in
             layer". Quantizing a float input and dequantizing the last output are not islands.
         bytes_by_kind: bytes of "weights int8", "bias int32", ...; "structure" is all but tensors.
@@ -35,6 +38,7 @@ class Contents:
     input: dict
     output: dict
     operators: dict[str, int]
+    integer_kernels: int
     float_islands: list[str]
     bytes_by_kind: dict[str, int]
     notes: dict
@@ -78,7 +82,8 @@ def read(file: str) -> dict:
         "input": _port(graph, graph.inputs[0]),
         "output": _port(graph, graph.outputs[0]),
         "operators": dict(sorted(operators.items())),
-        "float_islands": _float_islands(model),
+        "integer_kernels": _integer_kernels(model),
+        "float_islands": _float_islands(model) if _integer_kernels(model) else [],
         "bytes_by_kind": _bytes_by_kind(model, len(data)),
         "notes": flatbuffer.notes(model),
     }
@@ -101,20 +106,27 @@ def _port(graph, index: int) -> dict:
     }
 
 
+def _kernels(model) -> list:
+    """The operators that hold nearly all weights and work."""
+    from kzoo.lite import flatbuffer
+
+    operators = model.subgraphs[0].operators
+    return [op for op in operators if flatbuffer.operator(model, op) in KERNELS]
+
+
+def _integer_kernels(model) -> int:
+    from kzoo.lite import flatbuffer
+
+    tensors = model.subgraphs[0].tensors
+    dtypes = [flatbuffer.DTYPES[tensors[op.outputs[0]].type] for op in _kernels(model)]
+    return sum(dtype in ("int8", "uint8", "int16") for dtype in dtypes)
+
+
 def _float_islands(model) -> list[str]:
-    """Float operators in a file that has integer convolutions or dense layers."""
     from kzoo.lite import flatbuffer
 
     graph = model.subgraphs[0]
     dtypes = [flatbuffer.DTYPES[tensor.type] for tensor in graph.tensors]
-    kernels = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-    quantized = any(
-        flatbuffer.operator(model, op) in kernels
-        and dtypes[op.outputs[0]] in ("int8", "uint8", "int16")
-        for op in graph.operators
-    )
-    if not quantized:
-        return []
     islands = []
     for op in graph.operators:
         name = flatbuffer.operator(model, op)
@@ -137,12 +149,8 @@ def _bytes_by_kind(model, size: int) -> dict[str, int]:
     from kzoo.lite import flatbuffer
 
     graph = model.subgraphs[0]
-    biases = {
-        int(op.inputs[2])
-        for op in graph.operators
-        if flatbuffer.operator(model, op) in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-        and len(op.inputs) > 2
-    }
+    weights = {int(op.inputs[1]) for op in _kernels(model)}
+    biases = {int(op.inputs[2]) for op in _kernels(model) if len(op.inputs) > 2}
     kinds: Counter[str] = Counter()
     seen = set()
     for index, tensor in enumerate(graph.tensors):
@@ -151,10 +159,7 @@ def _bytes_by_kind(model, size: int) -> dict[str, int]:
             continue
         seen.add(tensor.buffer)
         dtype = flatbuffer.DTYPES[tensor.type]
-        if index in biases:
-            kind = "bias"
-        else:
-            kind = "weights" if len(tensor.shape) > 1 or dtype.startswith("int8") else "constants"
+        kind = "weights" if index in weights else "bias" if index in biases else "constants"
         kinds[f"{kind} {dtype}"] += len(data)
     kinds["structure"] = size - sum(kinds.values())
     return dict(sorted(kinds.items()))

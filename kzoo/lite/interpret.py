@@ -8,9 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.child import blame, call
+from kzoo.child import Worker, blame
+from kzoo.environment import cores
 from kzoo.errors import BadInputError
 from kzoo.lite.tflite_file import tflite_file
+from kzoo.progress import Progress, silent
+
+CHUNK = 256
+"""Images per call of the child: what is in memory at once, and how often progress is told."""
 
 
 def lite_outputs(
@@ -19,6 +24,7 @@ def lite_outputs(
     indices: np.ndarray,
     *,
     threads: int | None = None,
+    progress: Progress = silent,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Runs a .tflite on uint8 images, one by one, in a fresh child process.
 
@@ -27,6 +33,7 @@ def lite_outputs(
         images_file: a ``.npy`` of uint8 (n, h, w, c), mapped and not copied.
         indices: which of them.
         threads: of the interpreter; all usable cores by default.
+        progress: called after every CHUNK images.
 
     Returns:
         The outputs (len(indices), classes), dequantized to float32, and, where the file ends in a
@@ -37,33 +44,47 @@ def lite_outputs(
         BadInputError: the model is damaged, crashes the runtime, or takes other images.
     """
     tflite_file(file)
+    worker, parts = Worker(), []
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder, blame(f"{file} cannot be run"):
-        np.save(f"{folder}/indices.npy", np.asarray(indices, np.int64))
-        call(
-            "kzoo.lite.interpret:run",
-            file=str(file),
-            images_file=str(images_file),
-            folder=folder,
-            threads=threads or len(os.sched_getaffinity(0)),
-        )
-        logits = Path(folder, "logits.npy")
-        return np.load(f"{folder}/outputs.npy"), np.load(logits) if logits.exists() else None
+        try:
+            for start in range(0, len(indices), CHUNK):
+                np.save(
+                    f"{folder}/indices.npy", np.asarray(indices[start : start + CHUNK], np.int64)
+                )
+                count = worker.call(
+                    "kzoo.lite.interpret:run",
+                    file=str(file),
+                    images_file=str(images_file),
+                    folder=folder,
+                    threads=threads or cores(),
+                )
+                parts.append([np.load(f"{folder}/{i}.npy") for i in range(count)])
+                progress("run the .tflite", min(start + CHUNK, len(indices)), len(indices))
+        finally:
+            worker.close()
+    outputs, *logits = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return outputs, logits[0] if logits else None
 
 
-def run(file: str, images_file: str, folder: str, threads: int) -> None:
-    """In the child: writes ``outputs.npy`` and perhaps ``logits.npy`` into ``folder``."""
+def run(file: str, images_file: str, folder: str, threads: int) -> int:
+    """In the child: writes the outputs as ``0.npy``, the logits, if any, as ``1.npy``.
+
+    Returns how many were written.
+    """
     from kzoo.lite import flatbuffer
 
     model = flatbuffer.parse(Path(file).read_bytes(), file)
     logits = flatbuffer.logits_tensor(model)
+    wanted = 1 if logits is None else 2
     data = flatbuffer.with_outputs(model, [] if logits is None else [logits])
     images = np.load(images_file, mmap_mode="r")
     try:
         found = infer(data, images[np.load(f"{folder}/indices.npy")], threads)
     except BadInputError as error:
         raise BadInputError(f"{file}: {error}") from error
-    for name, values in zip(("outputs", "logits"), found, strict=False):
-        np.save(f"{folder}/{name}.npy", values)
+    for i, values in enumerate((found[0], found[-1])[:wanted]):
+        np.save(f"{folder}/{i}.npy", values)
+    return wanted
 
 
 def infer(data: bytes, images: np.ndarray, threads: int) -> list[np.ndarray]:

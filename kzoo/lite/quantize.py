@@ -14,7 +14,7 @@ from kzoo.errors import UsageError
 from kzoo.learn.inputs import matching_data
 from kzoo.lite.convert import Conversion, check_arguments, model_path, shown, write_lite
 from kzoo.progress import Progress, silent
-from kzoo.zoo.model_file import class_names
+from kzoo.zoo.model_file import read_notes
 
 if TYPE_CHECKING:
     import keras
@@ -47,9 +47,10 @@ def quantize(
         samples: how many.
         io: "uint8" pixels in and uint8 probabilities out (scale 1/256), or "float32" for both.
         head: "probabilities" or "logits".
-        seed: of the choice of images and the split.
+        seed: of the choice of images.
         force: overwrite.
-        data_options: arguments of `kzoo.load_data` when ``calibrate`` is a path.
+        data_options: arguments of `kzoo.load_data` when ``calibrate`` is a path; by default the
+            split is the one that the model was trained on.
         progress: called at the stages of the work.
 
     Raises:
@@ -61,8 +62,8 @@ def quantize(
     with model_path(model) as path:
         with blame(f"{shown(model)} cannot be read"):
             net = call_shared("kzoo.lite.translate:describe", model=str(path))
-        options = {"seed": seed, "progress": progress, **(data_options or {})}
-        data = matching_data(net["input"], net["classes"], calibrate, class_names(path), **options)
+        options = {"progress": progress, **(data_options or {})}
+        data = matching_data(net["input"], net["classes"], calibrate, read_notes(path), **options)
         chosen = np.sort(data.order("train", seed, 0)[:samples])
         images = np.ascontiguousarray(data.images[chosen])
         return write_lite(path, output, "int8", io, head, images, force, progress)

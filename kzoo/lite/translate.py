@@ -51,7 +51,6 @@ def translate(
     if quantization == "int8":
         _full_integer(converter, images, io, normalization)
     data = converter.convert()
-    seconds = time.perf_counter() - started
     gives = "logits" if head == "logits" and not probabilities_only else "probabilities"
     notes = {
         "classes": list(classes),
@@ -61,6 +60,7 @@ def translate(
         "folded_normalization": normalization,
     }
     Path(output).write_bytes(finish(data, gives, notes))
+    seconds = time.perf_counter() - started
 
     shape = net.inputs[0].shape[1:]
     if images is None:

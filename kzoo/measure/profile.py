@@ -66,8 +66,9 @@ class Memory:
     Attributes:
         threads: as asked of the runtime.
         peak_bytes: the high-water mark after init and 10 runs, runtime and model file included.
-        baseline_bytes: right after the runtime's import.
-        source: where the figures come from, "VmHWM" or "ru_maxrss".
+        baseline_bytes: resident right after the runtime's import.
+        source: where the peak comes from: "VmHWM", reset after the import; or "VmHWM, not reset" or
+            "ru_maxrss", in which the import's own peak is included.
     """
 
     threads: int
@@ -95,7 +96,8 @@ class Profile:
         outputs: the same of each output.
         runs: one per thread count, in the order given.
         memory: peak and baseline.
-        notes: what a reader must know before quoting: not steady, too few runs, a drift.
+        notes: what a reader must know before quoting: not steady, too few runs, a drift, a memory
+            peak that is not the model's alone.
         environment: versions and machine.
         date: UTC, ISO 8601, of the start.
     """
@@ -173,6 +175,11 @@ def profile(
     if any(answer["model_sha256"] != digest for answer in [*answers, memory]):
         raise BadInputError(f"{str(path)!r} was changed while it was measured; measure it again")
     first = answers[0]
+    if memory["source"] != "VmHWM":
+        notes.append(
+            f"memory from {memory['source']}: the peak includes that of the runtime's import, "
+            "which may hide what the model needs"
+        )
     return Profile(
         model=str(model),
         model_sha256=digest,

@@ -1,4 +1,4 @@
-"""What a list of run times says: medians, percentiles that err on the slow side, steadiness.
+"""What a list of run times says: medians, and percentiles that err on the slow side.
 
 Times are in whatever unit is given unless a name says ``_ms``. The standard library only.
 """
@@ -6,7 +6,6 @@ Times are in whatever unit is given unless a name says ``_ms``. The standard lib
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 
 from kzoo.errors import UsageError
 
-STEADY_WINDOW = 20
 STEADY_TOLERANCE = 0.02
 
 
@@ -118,22 +116,3 @@ def _slow_samples_allowed(count: int, p: float, confidence: float) -> int:
         high, low = max(log_sum, log_term), min(log_sum, log_term)
         log_sum = high + math.log1p(math.exp(low - high))
     return t
-
-
-def steady_from(
-    samples: Sequence[float], window: int = STEADY_WINDOW, tolerance: float = STEADY_TOLERANCE
-) -> int | None:
-    """The index from which the run times are steady, or None if they never are.
-
-    Steady is where the medians of two consecutive windows of ``window`` runs differ by less than
-    ``tolerance`` of the first; windows start at multiples of ``window``. Medians, because one
-    interrupted run in a window must not restart the warm-up.
-    """
-    if window < 1:
-        raise UsageError(f"a window is at least 1 run, not {window}")
-    starts = range(0, len(samples) - window + 1, window)
-    medians = [statistics.median(samples[start : start + window]) for start in starts]
-    for index, (before, after) in enumerate(itertools.pairwise(medians)):
-        if abs(after - before) < tolerance * before:
-            return index * window
-    return None

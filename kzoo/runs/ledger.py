@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import datetime
 import fcntl
+import functools
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from kzoo import __version__
 from kzoo.environment import environment
 from kzoo.errors import BadInputError, UsageError
 from kzoo.files import digest, read_json, sha256, write_json
+from kzoo.measure.deploy import deploy_file
 
 _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 """What `kzoo.files.atomic` leaves when its process is killed."""
+
+ROOMS = {
+    "data": ("data",),
+    "build": ("zoo", "registry.py"),
+    "finetune": ("learn",),
+    "convert": ("lite",),
+    "quantize": ("lite",),
+    "check": ("lite",),
+    "profile": ("measure",),
+    "report": ("report",),
+}
+"""Step → the rooms whose code decides its result, beside what comes to it by hashes."""
+
+
+@functools.cache
+def _code(step: str) -> str:
+    """The hash of a step's code, so that another kzoo does its work again, where it differs."""
+    places = [Path(__file__).parents[1] / room for room in ROOMS[step]]
+    files = [
+        file for place in places for file in (place.rglob("*.*") if place.is_dir() else [place])
+    ]
+    if step == "profile":
+        files.append(deploy_file("linux/benchmark.py"))
+    return digest([sha256(file) for file in sorted(files) if file.suffix in (".py", ".html")])
 
 
 class Ledger:
@@ -26,11 +51,13 @@ class Ledger:
 
     Attributes:
         folder: the run's folder.
+        steps: those that may be done; others must have been done before, with the same settings.
         ran, kept: the steps that were run and those that were found done, in this session.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, steps: Collection[str]):
         self.folder = folder
+        self.steps = {"data", "report", *steps}
         self.ran: list[str] = []
         self.kept: list[str] = []
         self._environment = environment()
@@ -43,7 +70,7 @@ class Ledger:
             raise UsageError(
                 f"another kzoo run works in {str(folder)!r}; wait for it, or give another -o"
             ) from error
-        for file in folder.glob("*/**/.*"):
+        for file in folder.rglob(".*"):
             if _TEMPORARY.fullmatch(file.name) and file.is_file():
                 file.unlink()
 
@@ -94,8 +121,9 @@ class Ledger:
                 "step": step,
                 "inputs": inputs,
                 "settings": settings,
-                "kzoo": __version__,
-                "packages": self._environment["packages"],
+                "code": _code(step),
+                "packages": self._environment["packages"] | {"kzoo": None},
+                "backend": self._environment["backend"],
                 # A latency belongs to a machine; weights and files do not.
                 "machine": self._environment["machine"] if step == "profile" else None,
             }
@@ -104,6 +132,11 @@ class Ledger:
         if known and known["key"] == key:
             self.kept.append(f"{model}.{step}")
             return known
+        if step not in self.steps:
+            raise UsageError(
+                f"what {step!r} wrote for {model} in {str(self.folder)!r} is missing or damaged, "
+                f"or was made with other settings or versions; add {step!r} to steps"
+            )
         started = time.monotonic()
         result = work()
         record = {

@@ -52,7 +52,7 @@ def build(
             f"{name} needs an input of at least {row.min_size} x {row.min_size} pixels, "
             f"{height} x {width} was asked"
         )
-    if classes < 1 or channels < 1:
+    if classes < 2 or channels < 1:
         raise UsageError(
             f"classes and channels are at least 1; {classes} and {channels} were asked"
         )

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +18,20 @@ if TYPE_CHECKING:
     import keras
 
 NOTES = "kzoo.json"
-"""The member of the ``.keras`` archive that holds the class names; Keras itself ignores it."""
+"""The member of the ``.keras`` archive that holds kzoo's notes; Keras itself ignores it."""
+
+MAX_NOTES = 1_000_000
+"""Bytes of notes that are read; an archive from elsewhere may unpack to anything."""
 
 
 def save_model(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    classes: tuple[str, ...] = (),
+    notes: Mapping[str, object] | None = None,
     force: bool = False,
 ) -> Path:
-    """Writes ``model`` as ``.keras``, whole or not at all, with its class names inside.
+    """Writes ``model`` as ``.keras``, whole or not at all, with the ``notes`` of `read_notes`.
 
     Raises:
         UsageError: the file exists and ``force`` is false, or its name does not end in ``.keras``.
@@ -42,7 +46,7 @@ def save_model(
     with atomic(path) as temporary, beside(path) as raw:
         try:
             model.save(raw)
-            _rewrite(raw, temporary, {"classes": list(classes)})
+            _rewrite(raw, temporary, dict(notes or {}))
         except RuntimeError as error:  # h5py wraps the system's error and hides its number
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, "No space left on device") from error
@@ -96,13 +100,27 @@ def keras_name(path: str | os.PathLike) -> Path:
     return Path(path)
 
 
-def class_names(path: str | os.PathLike) -> tuple[str, ...]:
-    """The class names stored in a ``.keras`` file, in the order of its outputs; empty if none."""
+def read_notes(path: str | os.PathLike) -> dict:
+    """What kzoo noted in a ``.keras`` file about its training.
+
+    Returns:
+        ``classes``: the names of its outputs, in their order; ``split``: the arguments of
+        `kzoo.load_data` that decided which images it was trained on. Empty where not known.
+    """
+    found = {"classes": [], "split": {}}
     try:
         with zipfile.ZipFile(path) as archive:
-            return tuple(json.loads(archive.read(NOTES))["classes"])
-    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile):
-        return ()
+            if archive.getinfo(NOTES).file_size > MAX_NOTES:
+                return found
+            given = json.loads(archive.read(NOTES))
+        classes, split = given.get("classes", []), given.get("split", {})
+        if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+            found["classes"] = classes
+        if isinstance(split, dict) and set(split) <= {"seed", "validation", "test"}:
+            found["split"] = split
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile):
+        pass
+    return found
 
 
 def load_model(path: str | os.PathLike) -> keras.Model:
@@ -147,6 +165,14 @@ def functional(model: keras.Model, path: object = "the model") -> keras.Model:
             f"{path} maps {image} to {output}; (n, height, width, channels) to (n, classes) with "
             "fixed sizes is expected"
         )
+    last = _last_operation(model)
+    activation = getattr(getattr(last, "activation", None), "__name__", "linear")
+    if output[1] < 2 or activation not in ("linear", "softmax") or type(last).__name__ == "Sigmoid":
+        ends = "a sigmoid" if type(last).__name__ == "Sigmoid" else f"activation {activation!r}"
+        raise BadInputError(
+            f"{path} ends in {output[1]} outputs with {ends}; logits or a softmax over at least 2 "
+            "classes are expected (for two classes: Dense(2))"
+        )
     return model
 
 
@@ -157,13 +183,19 @@ def opened(model: keras.Model | str | os.PathLike) -> keras.Model:
     return functional(model)
 
 
+def _last_operation(model: keras.Model):
+    """The operation that gives the output, inside nested models too."""
+    import keras
+
+    last = model.outputs[0]._keras_history.operation
+    return _last_operation(last) if isinstance(last, keras.Model) else last
+
+
 def gives_probabilities(model: keras.Model) -> bool:
     """Whether the model ends in a softmax, inside its last layer or as one."""
     import keras
 
-    last = model.outputs[0]._keras_history.operation
-    if isinstance(last, keras.Model):
-        return gives_probabilities(last)
+    last = _last_operation(model)
     activation = getattr(last, "activation", None)
     return type(last).__name__ == "Softmax" or activation is keras.activations.softmax
 

@@ -14,10 +14,11 @@ from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.learn.evaluate import softmax
 from kzoo.learn.finetune import evaluate, finetune
 from kzoo.zoo.build import build
-from kzoo.zoo.model_file import class_names, load_model, save_model
+from kzoo.zoo.model_file import load_model, read_notes, save_model
 
 ROW = {
-    "phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds",
+    "phase", "epoch", "objective", "loss", "accuracy", "val_loss", "val_accuracy",
+    "learning_rate", "seconds",
 }  # fmt: skip
 
 
@@ -71,7 +72,11 @@ def test_the_file_is_the_model_with_its_classes_and_no_checkpoints_left(two_phas
     training = two_phases[0]
     output = Path(training.output)
     assert hashlib.sha256(output.read_bytes()).hexdigest() == training.sha256
-    assert class_names(training.output) == training.classes == few_digits.classes
+    assert read_notes(training.output) == {
+        "classes": list(few_digits.classes),
+        "split": few_digits.split_settings,
+    }
+    assert training.classes == few_digits.classes
     assert same(load_model(training.output).get_weights(), training.model.get_weights())
     assert list(output.parent.iterdir()) == [output]
 
@@ -117,9 +122,10 @@ def test_the_first_step_s_loss_is_that_of_the_formula(weights, smoothing, few_di
         of_class[[3, 7]] = 5, 0
     target = np.eye(10)[labels] * (1 - smoothing) + smoothing / 10
     losses = -(target * np.log(softmax(logits))).sum(axis=1)
-    assert training.history[0]["loss"] == pytest.approx(
-        (of_class[labels] * losses).mean(), rel=1e-5
-    )
+    row = training.history[0]
+    assert row["objective"] == pytest.approx((of_class[labels] * losses).mean(), rel=1e-5)
+    of_label = softmax(logits)[np.arange(len(labels)), labels]
+    assert row["loss"] == pytest.approx(-np.log(of_label).mean(), rel=1e-5)
 
 
 def test_early_stopping_returns_to_the_best_epoch(few_digits):
@@ -184,7 +190,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused(few_digits, tmp_path):
         finetune(build("lenet5"), few_digits)
     with pytest.raises(BadInputError, match="3 images"):
         finetune(build("lenet5", size=16, channels=3), few_digits)
-    path = save_model(linear(), tmp_path / "letters.keras", classes=tuple("abcdefghij"))
+    path = save_model(linear(), tmp_path / "letters.keras", notes={"classes": list("abcdefghij")})
     with pytest.raises(BadInputError, match="output 'a' meets the folder's '0'"):
         finetune(path, few_digits)
 
@@ -229,3 +235,42 @@ def test_splits_that_leave_nothing_to_judge_by_are_refused():
     options = {"validation": 0.0, "test": 0.9}
     with pytest.raises(UsageError, match="early stopping needs a validation split"):
         finetune(linear(), "digits", data_options=options, early_stopping=1)
+
+
+def test_a_mistake_in_a_later_phase_is_told_before_the_first(few_digits):
+    steps = []
+    with pytest.raises(UsageError, match="adam"):
+        finetune(
+            linear(), few_digits, phases=[{"epochs": 1}, {"epochs": 1, "optimizer": "adma"}],
+            progress=lambda *step: steps.append(step),
+        )  # fmt: skip
+    assert not [task for task, *_ in steps if task.startswith("train")]
+
+
+def test_layers_that_came_frozen_stay_frozen_after_training(few_digits):
+    model = build("lenet5", seed=0)
+    frozen = model.get_layer("stage1_1_conv")
+    frozen.trainable = False
+    finetune(model, few_digits, phases=[{"epochs": 1, "trainable": "head"}])
+    assert not frozen.trainable
+    assert model.get_layer("stage2_1_conv").trainable
+
+
+def test_a_training_that_did_all_its_epochs_did_not_stop_early(few_digits):
+    training = finetune(
+        linear(), few_digits, phases=[{"epochs": 2, "learning_rate": 1e-12}], early_stopping=1,
+        monitor="val_accuracy",
+    )  # fmt: skip
+    assert len(training.history) == 2
+    assert not training.stopped_early
+
+
+def test_averaged_weights_of_the_optimizer_are_the_result(few_digits):
+    def trained(**options):
+        optimizer = {"name": "sgd", **options}
+        model = linear()
+        phase = {"epochs": 2, "optimizer": optimizer, "learning_rate": 1e-3, "schedule": "constant"}
+        return finetune(model, few_digits, phases=[phase]).model.get_weights()
+
+    plain, averaged = trained(), trained(use_ema=True, ema_momentum=0.9)
+    assert any(not np.array_equal(a, b) for a, b in zip(plain, averaged, strict=True))

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+import kzoo
+from kzoo.data.load import load_data
 from kzoo.errors import BadInputError, UsageError
 from kzoo.lite.check import check
 from kzoo.lite.convert import convert
@@ -64,3 +66,21 @@ def test_gates_stand_in_the_failures(lite_int8, trained, digits):
 def test_a_wrong_argument_is_the_user_s_error(wrong, lite_float, trained, digits):
     with pytest.raises(UsageError):
         check(lite_float, against=trained, data=digits, **wrong)
+
+
+def test_a_float_file_never_meets_the_gate_on_float_operators(lite_float, trained, digits):
+    found = check(lite_float, against=trained, data=digits, limit=20, max_float_ops=0)
+    assert found.contents.integer_kernels == 0
+    assert "no quantized file" in found.failures[0]
+
+
+def test_the_split_is_the_one_the_model_was_trained_on(tmp_path):
+    data = load_data("digits", channels=1, size=16, seed=3, validation=0.2, test=0.4)
+    model = kzoo.build("lenet5", size=16, seed=0)
+    phase = {"epochs": 1, "learning_rate": 3e-3}
+    training = kzoo.finetune(model, data, phases=[phase], output=tmp_path / "m.keras")
+    kzoo.convert(tmp_path / "m.keras", tmp_path / "m.tflite")
+    found = check(tmp_path / "m.tflite", against=tmp_path / "m.keras", data="digits")
+    assert found.keras.count == training.evaluation.count
+    assert found.keras.accuracy == training.evaluation.accuracy
+    assert np.array_equal(np.sort(found.indices), np.sort(data.splits["test"]))

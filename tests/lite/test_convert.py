@@ -171,5 +171,7 @@ def test_a_missing_model_is_named(tmp_path):
 
 def test_class_names_survive_from_keras_to_lite(tmp_path):
     names = ("ö", "two words", "3")
-    path = save_model(build("lenet5", size=16, classes=3), tmp_path / "m.keras", classes=names)
+    path = save_model(
+        build("lenet5", size=16, classes=3), tmp_path / "m.keras", notes={"classes": list(names)}
+    )
     assert convert(path, tmp_path / "m.tflite").contents.notes["classes"] == list(names)

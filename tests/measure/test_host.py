@@ -6,7 +6,6 @@ import pytest
 from kzoo.child import ChildCrashed
 from kzoo.errors import BadInputError, MissingError
 from kzoo.measure.runtimes import RUNTIMES, choose_runtime
-from kzoo.measure.statistics import steady_from
 from kzoo.measure.targets import host
 
 QUICK = {"threads": 1, "min_runs": 5, "min_seconds": 0}
@@ -34,17 +33,15 @@ def test_every_runtime_answers(runtime, small):
     assert answer["input"] == "random pixels, seed 0, int8 over its full range"
 
 
-def test_the_warm_up_ended_where_statistics_call_it_steady(tiny):
+def test_the_runs_of_the_warm_up_are_told(tiny):
     answer = host.time_runs(tiny, runtime="ai-edge-litert", **QUICK)
-    window, warmup = answer["window"], answer["warmup_ns"]
-    assert answer["warmup_runs"] == len(warmup) >= 2 * window
-    assert answer["steady"] == (steady_from(warmup[-2 * window :], window) == 0)
+    assert answer["warmup_runs"] == len(answer["warmup_ns"]) >= 2 * answer["window"]
 
 
 def test_a_small_model_s_memory_is_not_hidden_by_the_import(tiny):
     answer = host.peak_memory(tiny, runtime="ai-edge-litert", threads=1)
     if answer["source"] != "VmHWM":
-        pytest.skip("this system has no VmHWM")
+        pytest.skip("this system does not reset VmHWM")
     grown = answer["peak_bytes"] - answer["baseline_bytes"]
     assert tiny.stat().st_size < grown < 100e6
     assert not {"samples_ns", "init_ms", "import_ms"} & set(answer)

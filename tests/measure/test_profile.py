@@ -66,7 +66,9 @@ def test_progress_counts_the_processes(events):
     assert {total for _, _, total in events} == {3}
 
 
-def fake_target(monkeypatch, digest=None, samples=(10**6,) * 200, **changes) -> None:
+def fake_target(
+    monkeypatch, digest=None, samples=(10**6,) * 200, source="VmHWM", **changes
+) -> None:
     """Answers without a process."""
 
     def time_runs(model, **options):
@@ -96,7 +98,7 @@ def fake_target(monkeypatch, digest=None, samples=(10**6,) * 200, **changes) -> 
             "threads": 1,
             "peak_bytes": 2,
             "baseline_bytes": 1,
-            "source": "VmHWM",
+            "source": source,
             "model_sha256": sha,
         }
 
@@ -117,6 +119,15 @@ def test_an_unsteady_or_drifting_run_is_noted(small, monkeypatch):
     notes = " ".join(profile(small).notes)
     assert "not steady" in notes
     assert "100% slower" in notes
+
+
+@pytest.mark.parametrize("source", ["VmHWM, not reset", "ru_maxrss"])
+def test_a_peak_that_holds_the_import_is_noted(source, small, monkeypatch):
+    fake_target(monkeypatch, source=source)
+    record = profile(small)
+    assert record.memory.source == source
+    assert len(record.notes) == 1
+    assert record.notes[0].startswith(f"memory from {source}: the peak includes")
 
 
 def test_a_quiet_run_has_no_notes(small, monkeypatch):

@@ -11,7 +11,6 @@ from kzoo.measure.statistics import (
     latency,
     median,
     percentile,
-    steady_from,
 )
 
 times = st.floats(0.001, 1e4)
@@ -94,30 +93,6 @@ def test_percentile_is_the_nearest_rank():
     assert median([1, 2, 3, 10]) == 2.5
 
 
-def test_steady_at_once():
-    assert steady_from([5.0] * 40) == 0
-
-
-def test_steady_after_the_warm_up():
-    falling = [100 / (1 + index) for index in range(100)]
-    assert steady_from(falling + [1.0] * 60, window=20) == 100
-
-
-def test_single_interruptions_do_not_hide_steadiness():
-    samples = [1.0] * 100
-    samples[3] = samples[47] = 50.0
-    assert steady_from(samples) == 0
-
-
-@pytest.mark.parametrize(
-    "samples",
-    [[], [1.0] * 39, [1.05**index for index in range(200)]],
-    ids=["none", "too few", "ever slower"],
-)
-def test_never_steady(samples):
-    assert steady_from(samples) is None
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -126,7 +101,6 @@ def test_never_steady(samples):
         lambda: percentile([1], 90),
         lambda: conservative_percentile([1], 90),
         lambda: conservative_percentile([1], confidence=0.1),
-        lambda: steady_from([1], window=0),
     ],
 )
 def test_wrong_arguments_say_so(wrong):

@@ -13,7 +13,7 @@ from kzoo.errors import UsageError
 from kzoo.registry import LAYER_NAME, entry, list_models
 from kzoo.zoo.build import build
 from kzoo.zoo.count import macs, parameters
-from kzoo.zoo.model_file import class_names, gives_probabilities, load_model, save_model
+from kzoo.zoo.model_file import gives_probabilities, load_model, read_notes, save_model
 
 NAMES = list_models()
 # Wider siblings run the same code, so what costs a build of its own is asked of the smallest of
@@ -24,7 +24,7 @@ CHEAP = sorted({*SMALLEST.values(), *(n for n in NAMES if entry(n).macs < 60_000
 every = pytest.mark.parametrize("name", NAMES)
 cheap = pytest.mark.parametrize("name", CHEAP)
 
-CLASSES = tuple("abcdefg")
+CLASSES = list("abcdefg")
 
 
 def odd_size(name: str) -> tuple[int, int]:
@@ -96,10 +96,10 @@ def test_every_weight_gets_a_finite_gradient(name, odd):
 @cheap
 def test_a_file_gives_the_same_logits_and_class_names(name, odd, tmp_path):
     images = pixels((2, *odd_size(name), 1))
-    path = save_model(odd(name), tmp_path / "model.keras", classes=CLASSES)
+    path = save_model(odd(name), tmp_path / "model.keras", notes={"classes": CLASSES})
     again = load_model(path)
     assert np.array_equal(odd(name)(images), again(images))
-    assert class_names(path) == CLASSES
+    assert read_notes(path)["classes"] == CLASSES
     assert {type(layer).__module__.split(".")[0] for layer in again.layers} == {"keras"}
 
 

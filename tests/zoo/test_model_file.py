@@ -10,7 +10,7 @@ import pytest
 
 from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.zoo.build import build
-from kzoo.zoo.model_file import class_names, gives_probabilities, load_model, save_model
+from kzoo.zoo.model_file import gives_probabilities, load_model, read_notes, save_model
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +68,45 @@ def test_the_optimizer_stays_out_of_the_file(model, tmp_path):
         assert np.array_equal(ours, theirs)
 
 
-def test_a_file_without_notes_has_no_class_names(model, tmp_path):
+def test_a_file_without_notes_has_none(model, tmp_path):
     model.save(tmp_path / "plain.keras")
-    assert class_names(tmp_path / "plain.keras") == ()
-    assert class_names(tmp_path / "gone.keras") == ()
+    assert read_notes(tmp_path / "plain.keras") == {"classes": [], "split": {}}
+    assert read_notes(tmp_path / "gone.keras") == {"classes": [], "split": {}}
     (tmp_path / "text.keras").write_text("text")
-    assert class_names(tmp_path / "text.keras") == ()
-    for notes in ("5", '{"classes": 5}', "[]", "{"):
+    assert read_notes(tmp_path / "text.keras") == {"classes": [], "split": {}}
+    huge = '{"classes": ["' + "x" * 2_000_000 + '"]}'
+    for notes in ("5", '{"classes": 5}', "[]", "{", '{"split": {"path": "/"}}', huge):
         model.save(tmp_path / "odd.keras")
         with zipfile.ZipFile(tmp_path / "odd.keras", "a") as archive:
             archive.writestr("kzoo.json", notes)
-        assert class_names(tmp_path / "odd.keras") == ()
+        assert read_notes(tmp_path / "odd.keras") == {"classes": [], "split": {}}
+
+
+def test_equal_models_are_equal_files(tmp_path):
+    files = []
+    for name in ("a.keras", "b.keras"):
+        model = build("lenet5", size=16, classes=3, seed=0)
+        files.append(save_model(model, tmp_path / name, notes={"classes": ["x"]}).read_bytes())
+        keras.utils.clear_session()
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        keras.layers.Dense(1),
+        keras.layers.Dense(1, activation="sigmoid"),
+        keras.layers.Dense(3, activation="sigmoid"),
+        keras.layers.Activation("sigmoid"),
+    ],
+    ids=["one output", "one sigmoid", "sigmoids", "sigmoid layer"],
+)
+def test_what_is_no_classifier_over_classes_is_refused(last, tmp_path):
+    image = keras.Input((16, 16, 1))
+    model = keras.Model(image, last(keras.layers.Flatten()(image)))
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(BadInputError, match="softmax over at least 2"):
+        load_model(tmp_path / "model.keras")
 
 
 def test_an_h5_file_is_loaded_too(model, tmp_path):

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from kzoo.child import LOG_LINES, ChildCrashed
-from kzoo.environment import machine
+from kzoo.environment import cores  # noqa: F401 `profile` asks a target for it
 from kzoo.errors import BadInputError, MissingError
 from kzoo.measure.deploy import deploy_file
 
@@ -21,11 +21,6 @@ KIND = "measured"
 MAX_SECONDS = 60.0
 STARTUP_SECONDS = 180.0
 """Time beside the timed runs: a cold import of TensorFlow, a slow init, the warm-up."""
-
-
-def cores() -> int:
-    """The cores this process may use, which a container or ``taskset`` may have cut down."""
-    return machine()["cores"]
 
 
 def time_runs(
