@@ -248,7 +248,7 @@ def test_a_mistake_in_a_later_phase_is_told_before_the_first(few_digits):
 
 
 def test_layers_that_came_frozen_stay_frozen_after_training(few_digits):
-    model = build("lenet5", seed=0)
+    model = build("lenet5", size=few_digits.size, seed=0)
     frozen = model.get_layer("stage1_1_conv")
     frozen.trainable = False
     finetune(model, few_digits, phases=[{"epochs": 1, "trainable": "head"}])

@@ -181,7 +181,7 @@ def test_a_folder_of_another_kind_is_left_alone(tmp_path):
 def test_two_runs_do_not_share_a_folder(copy):
     from kzoo.runs.ledger import Ledger
 
-    first = Ledger(copy)
+    first = Ledger(copy, ())
     with pytest.raises(UsageError, match="another kzoo run"):
         kzoo.run("quickstart", OVERRIDES, output=copy)
     first.close()
