@@ -29,10 +29,6 @@ OPTIONAL = {
         "an older runtime to measure with",
         "pip install 'kzoo[tflite-runtime]', in an environment of its own",
     ),
-    "tensorflow-model-optimization": (
-        "an optional compression engine",
-        "pip install 'kzoo[tfmot]'",
-    ),
 }
 ENOUGH_DISK = 2_000_000_000
 

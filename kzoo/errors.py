@@ -10,13 +10,12 @@ from collections.abc import Iterable
 
 
 class KzooError(Exception):
-    """A failure that is explained by its message; the command line shows no traceback for it."""
+    """A failure that is explained by its message; the command line shows no traceback for it.
 
-    exit_code = 1
+    Exit code 1 is no error's: it says that the work was done and a gate was not met.
+    """
 
-
-class GateError(KzooError):
-    """A gate the user set was not met (exit code 1)."""
+    exit_code = 4
 
 
 class UsageError(KzooError):
@@ -33,8 +32,6 @@ class MissingError(KzooError):
 
 class BadInputError(KzooError):
     """A model or a dataset is damaged, unsafe or does not fit (exit code 4)."""
-
-    exit_code = 4
 
 
 def nearest(given: str, known: Iterable[str], count: int = 3) -> str:

@@ -106,9 +106,7 @@ def test_a_json_value_goes_there_and_back(worker):
         assert worker.call("child_functions:same", value=value) == value
 
 
-@pytest.mark.parametrize(
-    "kind", ["KzooError", "GateError", "UsageError", "MissingError", "BadInputError"]
-)
+@pytest.mark.parametrize("kind", ["KzooError", "UsageError", "MissingError", "BadInputError"])
 def test_an_error_of_the_user_passes_with_its_class_and_message(worker, kind):
     with pytest.raises(KzooError) as caught:
         worker.call("child_functions:fail", kind=kind, message="two\nlines")

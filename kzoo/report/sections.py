@@ -266,6 +266,7 @@ def _evaluated(rows: Sequence[tuple[str, Mapping, Mapping | None]]) -> dict:
         "split": first["split"],
         "count": f"{first['count']:,}",
         "scale": f"{100 * low:.0f} to 100 %",
+        "floor": max(evaluation.get("floor", 0) for _, evaluation, _ in rows),
     }
 
 
