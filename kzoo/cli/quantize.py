@@ -43,7 +43,8 @@ def command(model, output, force, as_json, **options) -> None:
     from kzoo.files import new_output
     from kzoo.lite.quantize import quantize
 
-    new_output(f"{output}.json", force=force)
+    for written in (output, f"{output}.json"):
+        new_output(written, force=force)
     with bar() as progress:
         record = quantize(model, output, force=force, progress=progress, **options).to_dict()
     keep_record("quantize", output, record)

@@ -103,7 +103,8 @@ def curves(history: Sequence[Mapping], path: str | os.PathLike, title: str = "")
             _name_ends(axes, epochs[-1], ends, "{:.1f} %" if scale == 100 else "{:.3f}")
         loss.set_ylabel("loss (nats)")
         loss.set_ylim(0, 1.08 * loss.get_ylim()[1])
-        loss.legend(loc="upper right", ncols=2)
+        # Above the axes: a loss that hardly falls runs through every corner inside.
+        loss.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
         accuracy.set_ylabel("accuracy (%)")
         accuracy.set_ylim(top=min(101.5, accuracy.get_ylim()[1]))
         rates = [_number(row.get("learning_rate")) for row in history]
