@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of any functional Keras model, counted layer by layer."""
+"""Parameters, multiply-accumulates and memory of any functional Keras model, from shapes alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
+IN_PLACE = frozenset(
+    "Activation BatchNormalization Dropout Flatten Identity InputLayer LeakyReLU PReLU ReLU "
+    "Rescaling Reshape Softmax SpatialDropout2D ZeroPadding2D".split()
+)
+"""Layers that runtimes fuse into the one before or compute where their input stands."""
+
 
 def parameters(model: keras.Model) -> tuple[int, int]:
     """(trainable, total) parameters; the total has BatchNorm's statistics, but no seed states."""
@@ -16,20 +22,69 @@ def parameters(model: keras.Model) -> tuple[int, int]:
 
 
 def macs(model: keras.Model) -> int:
-    """Multiply-accumulates for one input: convolutions and dense layers; nothing else is counted.
+    """Multiply-accumulates for one input: convolutions, dense and recurrent layers; nothing else.
 
     The convention of torchvision's and fvcore's tables: a bias, BatchNorm, activation, pooling or
     addition counts 0. A layer that is called twice counts twice.
     """
+    return sum(
+        _layer_macs(layer, node) for layer in operations(model) for node in layer._inbound_nodes
+    )
+
+
+def operations(model: keras.Model) -> list:
+    """The layers and `keras.ops` of a model and of the models inside it, inputs first."""
     import keras
 
-    total = 0
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        if isinstance(layer, keras.Model):
-            continue
-        for node in layer._inbound_nodes:
-            total += _layer_macs(layer, node)
-    return total
+    found = []
+    for operation in getattr(model, "_functional", model).operations:
+        nested = isinstance(operation, keras.Model)
+        found += operations(operation) if nested else [operation]
+    return found
+
+
+def layer_table(model: keras.Model) -> list[dict]:
+    """One row per layer, in the order of computation.
+
+    Each has ``name``, ``kind``, ``inputs`` (names), ``shape`` of the output without the batch,
+    ``params`` (with BatchNorm's statistics) and ``macs``.
+    """
+    rows = []
+    for operation in operations(model):
+        for node in operation._inbound_nodes:
+            rows.append(
+                {
+                    "name": operation.name,
+                    "kind": type(operation).__name__,
+                    "inputs": [t._keras_history.operation.name for t in node.input_tensors],
+                    "shape": list(node.output_tensors[0].shape[1:]),
+                    "params": getattr(operation, "count_params", int)(),
+                    "macs": _layer_macs(operation, node),
+                }
+            )
+    return rows
+
+
+def peak_memory(table: list[dict], bytes_per_value: int = 4) -> int:
+    """Bytes of the activations that are alive at the same time, at most, for one image.
+
+    Computed from `layer_table` for execution in its order: an output lives from the layer that
+    makes it to the last that reads it, input and output of a layer at once, and `IN_PLACE` layers
+    need no room of their own. Runtimes add padding and scratch space; weights are not in it.
+    """
+    place, size, last = {}, {}, {}
+    for step, row in enumerate(table):
+        reads = [place[name] for name in row["inputs"] if name in place]
+        owner = reads[0] if row["kind"] in IN_PLACE and reads else row["name"]
+        place[row["name"]] = owner
+        size[owner] = max(size.get(owner, 0), math.prod(row["shape"]) * bytes_per_value)
+        for name in (owner, *reads):
+            last[name] = step
+    born = {name: step for step, name in reversed([*enumerate(row["name"] for row in table)])}
+    return max(
+        sum(size[name] for name in size if born[name] <= step <= last[name])
+        for step in range(len(table))
+    )
 
 
 def _layer_macs(layer, node) -> int:
@@ -50,4 +105,7 @@ def _layer_macs(layer, node) -> int:
             )
         case keras.layers.Dense():
             return math.prod(outputs[1:]) * inputs[-1]
+        case keras.layers.LSTM() | keras.layers.GRU() | keras.layers.SimpleRNN():
+            gates = {"LSTM": 4, "GRU": 3}.get(type(layer).__name__, 1)
+            return inputs[1] * gates * layer.units * (inputs[2] + layer.units)
     return 0

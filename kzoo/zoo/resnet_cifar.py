@@ -8,16 +8,16 @@ shortcuts and biased convolutions.
 from __future__ import annotations
 
 from kzoo.registry import model
-from kzoo.zoo.blocks import KERAS, TORCH, classifier, conv, layers
+from kzoo.zoo.blocks import classifier, conv, layers, plain, residual_add
 
 
-def residual(x, filters, stride, shortcut, *, bias, flavour, name):
+def residual(x, filters, stride, shortcut, *, bias, name):
     """Two 3x3 convolutions and a shortcut: (n, h, w, c) -> (n, h/stride, w/stride, filters)."""
-    y = conv(x, filters, 3, stride, bias=bias, flavour=flavour, name=f"{name}_1")
-    y = conv(y, filters, 3, act=None, bias=bias, flavour=flavour, name=f"{name}_2")
+    y = conv(x, filters, 3, stride, bias=bias, name=f"{name}_1")
+    y = conv(y, filters, 3, act=None, bias=bias, name=f"{name}_2")
     if stride > 1 or x.shape[-1] != filters:
         x = shortcut(x, filters, stride, name)
-    return layers.Activation("relu", name=f"{name}_act")(layers.Add(name=f"{name}_add")([x, y]))
+    return residual_add(x, y, "relu", name=name)
 
 
 def option_a(x, filters, stride, name):
@@ -36,9 +36,7 @@ def option_a(x, filters, stride, name):
 
 def option_b(x, filters, stride, name):
     """A 1x1 projection; MLPerf Tiny puts no BatchNorm behind it."""
-    return layers.Conv2D(
-        filters, 1, stride, "same", kernel_initializer="he_normal", name=f"{name}_shortcut"
-    )(x)
+    return plain(x, filters, 1, stride, act=None, name=f"{name}_shortcut")
 
 
 @model(
@@ -46,21 +44,19 @@ def option_b(x, filters, stride, name):
     params=78_186, total_params=78_666, macs=12_501_632,
     paper="MLPerf Tiny image classification (Banbury et al. 2021, arXiv:2106.07597), "
           "reference model",
-    depth=1, shortcut=option_b, bias=True, flavour=KERAS,
+    depth=1, shortcut=option_b, bias=True,
 )  # fmt: skip
 @model(
     "resnet20", size=32, min_size=8, classes=10,
     params=269_722, total_params=271_098, macs=40_551_040,
-    paper="He et al. 2015 (arXiv:1512.03385), section 4.2, n = 3, option A",
+    paper="He et al. 2015 (arXiv:1512.03385), section 4.2, n = 3, option A", flavour="torch",
     top1=91.25, top1_data="CIFAR-10", top1_source="table 6 of the paper (error 8.75 %)",
-    depth=3, shortcut=option_a, bias=False, flavour=TORCH,
+    depth=3, shortcut=option_a, bias=False,
 )  # fmt: skip
-def resnet_cifar(x, classes, *, depth, shortcut, bias, flavour):
-    x = conv(x, 16, 3, bias=bias, flavour=flavour, name="stem")
+def resnet_cifar(x, classes, *, depth, shortcut, bias):
+    x = conv(x, 16, 3, bias=bias, name="stem")
     for i, filters in enumerate((16, 32, 64), start=1):
         for j in range(1, depth + 1):
             stride = 2 if i > 1 and j == 1 else 1
-            x = residual(
-                x, filters, stride, shortcut, bias=bias, flavour=flavour, name=f"stage{i}_{j}"
-            )
+            x = residual(x, filters, stride, shortcut, bias=bias, name=f"stage{i}_{j}")
     return classifier(x, classes)

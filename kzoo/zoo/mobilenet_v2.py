@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kzoo.registry import model
-from kzoo.zoo.blocks import classifier, conv, depthwise, divisible, layers
+from kzoo.zoo.blocks import classifier, conv, divisible, inverted_residual
 
 # stage (0 is the stem's own block, at stride 2), expansion t, channels c, repeats n, stride s
 V2 = (
@@ -18,21 +18,8 @@ V2 = (
 
 _KERAS = {
     "paper": "Sandler et al. 2018 (arXiv:1801.04381), table 2",
-    "top1_data": "ImageNet-1k",
-    "top1_source": "keras-team/keras-applications README (keras_in1k weights)",
+    "top1_source": "keras-applications",
 }
-
-
-def inverted_residual(x, filters, stride, expand, name):
-    """Expand, filter by depthwise convolution, project without activation (figure 3)."""
-    y = x
-    if expand > 1:
-        y = conv(y, expand * x.shape[-1], act="relu6", name=f"{name}_expand")
-    y = depthwise(y, 3, stride, act="relu6", name=f"{name}_depthwise")
-    y = conv(y, filters, act=None, name=f"{name}_project")
-    if stride == 1 and x.shape[-1] == filters:
-        y = layers.Add(name=f"{name}_add")([x, y])
-    return y
 
 
 @model("mobilenet_v2", size=224, alpha=1.0, top1=71.336,
@@ -54,9 +41,8 @@ def mobilenet_v2(x, classes, *, alpha):
         for repeat in range(repeats):
             blocks[stage] += 1
             name = f"stage{stage}_{blocks[stage]}" if stage else "stem_1"
-            x = inverted_residual(
-                x, divisible(channels * alpha), 1 if repeat else stride, expand, name
-            )
+            filters, middle = divisible(channels * alpha), expand * x.shape[-1]
+            x = inverted_residual(x, filters, 3, 1 if repeat else stride, middle, name=name)
     # The last convolution is not thinned below 1280 channels (section 6.1, footnote of the code).
     x = conv(x, divisible(1280 * max(1.0, alpha)), act="relu6", name="head_expand")
     return classifier(x, classes, dropout=0.2)
