@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
-IN_PLACE = frozenset(
-    "Activation BatchNormalization Dropout Flatten Identity InputLayer LeakyReLU PReLU ReLU "
-    "Rescaling Reshape Softmax SpatialDropout2D ZeroPadding2D".split()
-)
+IN_PLACE = {
+    "Activation", "BatchNormalization", "Dropout", "Flatten", "Identity", "LeakyReLU", "PReLU",
+    "ReLU", "Rescaling", "Reshape", "Softmax", "SpatialDropout2D", "ZeroPadding2D",
+}  # fmt: skip
 """Layers that runtimes fuse into the one before or compute where their input stands."""
 
 
