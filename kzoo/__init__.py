@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kzoo.compress.reparameterize import reparameterize
     from kzoo.data.load import load_data
     from kzoo.learn.finetune import finetune
     from kzoo.lite.check import check
@@ -26,6 +27,7 @@ _API = {
     "list_models": "kzoo.registry",
     "load_data": "kzoo.data.load",
     "finetune": "kzoo.learn.finetune",
+    "reparameterize": "kzoo.compress.reparameterize",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
     "check": "kzoo.lite.check",
@@ -42,6 +44,7 @@ __all__ = [
     "load_data",
     "profile",
     "quantize",
+    "reparameterize",
     "run",
 ]
 

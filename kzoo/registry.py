@@ -45,6 +45,7 @@ class Entry:
             ``{"keras": {"symmetric": True}}``.
         auxiliary: the loss weight of its auxiliary classifiers, for networks that have them.
         islands: why an int8 file of it keeps float operators; empty where it keeps none.
+        weights: the names of its pretrained weights.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Entry:
     flavours: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
     auxiliary: float | None = None
     islands: str = ""
+    weights: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -79,6 +81,13 @@ class Entry:
         """Default (height, width, channels)."""
         return (*pair(self.size), self.channels)
 
+    @property
+    def year(self) -> int | None:
+        """Of the paper."""
+        # Not the 1905 of arXiv:1905.02244.
+        found = re.search(r"(?<![\d:.])(19[5-9]|20\d)\d(?!\d|\.\d)", self.paper)
+        return int(found[0]) if found else None
+
     def card(self) -> dict:
         """The row as JSON values, in the order in which a card shows them."""
         return {
@@ -86,12 +95,14 @@ class Entry:
             "family": self.family,
             "task": self.task,
             "paper": self.paper,
+            "year": self.year,
             "input": list(self.input),
             "smallest_input": list(pair(self.min_size)),
             "classes": self.classes,
             "params": self.params,
             "total_params": self.total_params,
             "macs": self.macs,
+            "weight_bytes": {"float32": 4 * self.params, "int8": self.params},
             "preprocess": {"mean": self.mean, "std": self.std},
             "top1": self.top1,
             "top1_data": self.top1_data,
@@ -99,13 +110,58 @@ class Entry:
             "flavour": self.flavour,
             "auxiliary_weight": self.auxiliary,
             "float_islands": self.islands,
+            "weights": list(self.weights),
             "variant": {
                 key: value
-                if isinstance(value, (int, float, str))
+                if isinstance(value, (int, float, str, type(None)))
                 else getattr(value, "__name__", str(value))
                 for key, value in self.variant.items()
             },
         }
+
+    def typed_arguments(self, given: Mapping[str, object]) -> dict[str, object]:
+        """The builder's arguments as a person may give them, on a command line or in a config.
+
+        Raises:
+            UsageError: one that the builder does not take (with the nearest), that text cannot
+                give, as the row holds a function or a table, or that is of another kind.
+        """
+        if unknown := sorted(set(given) - set(self.variant)):
+            raise UsageError(
+                f"{self.name} takes no argument {', '.join(unknown)}; it takes "
+                f"{', '.join(self.variant) or 'none'}{nearest(unknown[0], self.variant)}"
+            )
+        # A sibling's row may have 0.5 where this one has 1, or a number where it has None.
+        siblings = [row for row in _entries().values() if row.builder == self.builder]
+        for key, value in given.items():
+            known = [row.variant[key] for row in siblings if key in row.variant]
+            kinds = {type(each) for each in known} & {*_KINDS}
+            if not kinds - {type(None)}:
+                raise UsageError(
+                    f"{key} of {self.name} is {_described(self.variant[key])}, which cannot be "
+                    f"typed; in Python: kzoo.build({self.name!r}, {key}=...)"
+                )
+            if float in kinds:
+                kinds.discard(int)
+            if type(value) not in kinds and not (type(value) is int and float in kinds):
+                expected = " or ".join(text for kind, text in _KINDS.items() if kind in kinds)
+                example = next(e for e in (self.variant[key], *known) if e is not None)
+                raise UsageError(
+                    f"{key} of {self.name} is {expected}, such as {str(example).lower()}; "
+                    f"{value!r} was given"
+                )
+        return dict(given)
+
+
+_KINDS = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a word",
+    type(None): "null",
+}  # fmt: skip
+"""The kinds of builders' arguments that can be typed."""
+
+
+def _described(value: object) -> str:
+    return f"the function {value.__name__}" if callable(value) else f"the table {value}"
 
 
 SOURCES = {
@@ -165,6 +221,126 @@ def entry(name: str) -> Entry:
     return entries[name]
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The registered names that match a shell pattern such as ``"resnet*"``, sorted."""
-    return sorted(fnmatch.filter(_entries(), pattern))
+def list_models(
+    pattern: str = "*",
+    *,
+    task: str | None = None,
+    family: str | None = None,
+    max_params: float | None = None,
+    max_gmacs: float | None = None,
+    min_top1: float | None = None,
+    weights: bool = False,
+    sort: str = "name",
+) -> list[str]:
+    """The registered names for which all that is asked holds.
+
+    Args:
+        pattern: a shell pattern such as ``"resnet*"``.
+        task: what the outputs mean, such as "image classification".
+        family: the file of `kzoo.zoo` it stands in, such as "mobilenet_v2".
+        max_params: trainable parameters, at most.
+        max_gmacs: billions of multiply-accumulates, at most.
+        min_top1: published top-1 accuracy on ImageNet-1k in percent, at least; figures on other
+            data are not compared.
+        weights: with pretrained weights only.
+        sort: "name"; "params", "gmacs" or "size" (of the input), smallest first; "top1", best
+            first, and last those without a figure on ImageNet-1k.
+
+    Raises:
+        UsageError: no such task, family or sort (with the nearest), a share for a percentage.
+    """
+    if sort not in SORTS:
+        raise UsageError(f"there is no sort {sort!r}{nearest(sort, SORTS)} ({', '.join(SORTS)})")
+    found = [*_entries().values()]
+    asked = _filters(pattern, task, family, max_params, max_gmacs, min_top1, weights)
+    for holds, _, _ in asked:
+        found = [row for row in found if holds(row)]
+    return [row.name for row in sorted(found, key=lambda row: (SORTS[sort](row), row.name))]
+
+
+def why_none(**asked: object) -> str:
+    """Which argument left `list_models` with nothing, and what would leave something."""
+    found, those = [*_entries().values()], "no architecture"
+    for holds, said, hint in _filters(**asked):
+        before, found = found, [row for row in found if holds(row)]
+        if not found:
+            return f"{those} {said}; {hint(before)}".removesuffix("; ")
+        those += f" {'that' if those == 'no architecture' else 'and'} {said}"
+    return ""
+
+
+SORTS: dict[str, Callable[[Entry], float]] = {
+    "name": lambda _: 0,
+    "params": lambda row: row.params,
+    "gmacs": lambda row: row.macs,
+    "top1": lambda row: -_imagenet(row),
+    "size": lambda row: row.input[0] * row.input[1],
+}
+
+
+def _imagenet(row: Entry) -> float:
+    return (row.top1 or 0.0) if row.top1_data == "ImageNet-1k" else 0.0
+
+
+def _filters(
+    pattern="*", task=None, family=None, max_params=None, max_gmacs=None, min_top1=None,
+    weights=False,
+) -> list[tuple]:  # fmt: skip
+    """For each that is asked: whether it holds for a row, how it is said, and a hint where none
+    of the rows that were left has it."""
+    rows = [*_entries().values()]
+    for what, given, known in (
+        ("task", task, {row.task for row in rows}),
+        ("family", family, {row.family for row in rows}),
+    ):
+        if given is not None and given not in known:
+            raise UsageError(
+                f"there is no {what} {given!r}{nearest(given, known)} "
+                f"(there are: {', '.join(sorted(known))})"
+            )
+    if min_top1 is not None and 0 < min_top1 < 1:
+        raise UsageError(
+            f"the least top-1 is in percent, such as {100 * min_top1:g}; {min_top1:g} was given"
+        )
+
+    def close(before: list[Entry]) -> str:
+        return nearest(pattern.strip("*"), [row.name for row in before]).removeprefix("; ")
+
+    def smallest(before: list[Entry]) -> str:
+        least = min(before, key=lambda row: row.params)
+        return f"the smallest, {least.name}, has {least.params:,}"
+
+    def fewest(before: list[Entry]) -> str:
+        least = min(before, key=lambda row: row.macs)
+        return f"the one with the fewest, {least.name}, has {least.macs / 1e9:.3g}"
+
+    def best(before: list[Entry]) -> str:
+        most = max(before, key=_imagenet)
+        known = f"the best, {most.name}, has {most.top1} %"
+        return known if _imagenet(most) else "no figure is known for them"
+
+    def pretrained(_: list[Entry]) -> str:
+        return "" if any(row.weights for row in rows) else "kzoo has none yet for any network"
+
+    filters = []
+    if pattern != "*":
+        matches = re.compile(fnmatch.translate(pattern)).match
+        filters.append((lambda row: matches(row.name), f"matches {pattern!r}", close))
+    if task is not None:
+        filters.append((lambda row: row.task == task, f"is for {task}", lambda _: ""))
+    if family is not None:
+        filters.append(
+            (lambda row: row.family == family, f"is of the family {family}", lambda _: "")
+        )
+    if max_params is not None:
+        said = f"has at most {max_params:,.10g} parameters"
+        filters.append((lambda row: row.params <= max_params, said, smallest))
+    if max_gmacs is not None:
+        said = f"has at most {max_gmacs:,.10g} GMACs"
+        filters.append((lambda row: row.macs <= 1e9 * max_gmacs, said, fewest))
+    if min_top1 is not None:
+        said = f"has a top-1 of at least {min_top1:g} % on ImageNet-1k"
+        filters.append((lambda row: _imagenet(row) >= min_top1, said, best))
+    if weights:
+        filters.append((lambda row: row.weights, "has pretrained weights", pretrained))
+    return filters

@@ -16,7 +16,8 @@ from kzoo import __version__
 
 COMMANDS = {
     "list": "What architectures exist.",
-    "info": "The card of an architecture.",
+    "info": "The card of an architecture, its layers, a drawing of it.",
+    "compare": "The cards of several architectures side by side.",
     "build": "Build an architecture and write it as a .keras file.",
     "data": "Validate, count and split a dataset, and build its store.",
     "finetune": "Train a model on images.",

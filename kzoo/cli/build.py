@@ -14,12 +14,36 @@ from kzoo.cli.terminal import (
     show,
 )
 
+arguments_argument = click.argument("arguments", nargs=-1)
+classes_option = click.option(
+    "--classes", type=int, help="Number of classes.  [default: the card's]"
+)
+size_option = click.option(
+    "--size", type=Size(), help="Height and width, 96 or 96x128.  [default: the card's]"
+)
+channels_option = click.option(
+    "--channels", type=int, help="Of the input, 3 for RGB.  [default: the card's]"
+)
+norm_option = click.option(
+    "--norm",
+    type=click.Choice(["batch", "group", "layer", "none"]),
+    default="batch",
+    show_default=True,
+    help="What stands where the network has BatchNorm.",
+)
+flavour_option = click.option(
+    "--flavour",
+    type=click.Choice(["keras", "torch"]),
+    help="Whose padding, epsilon and details.  [default: the card's]",
+)
+
 
 @click.command("build")
 @click.argument("name", shell_complete=complete_model)
-@click.option("--classes", type=int, help="Number of classes.  [default: the card's]")
-@click.option("--size", type=Size(), help="Height and width, 96 or 96x128.  [default: the card's]")
-@click.option("--channels", type=int, help="Of the input, 3 for RGB.  [default: the card's]")
+@arguments_argument
+@classes_option
+@size_option
+@channels_option
 @click.option(
     "--head",
     type=click.Choice(["logits", "softmax", "none"]),
@@ -27,33 +51,43 @@ from kzoo.cli.terminal import (
     show_default=True,
     help="What the model gives.",
 )
+@norm_option
+@flavour_option
+@click.option("--auxiliary", is_flag=True, help="With the auxiliary classifiers, for training.")
 @seed_option
 @click.option("-o", "--output", type=click.Path(), help="The file to write.  [default: NAME.keras]")
 @force_option
 @json_option
-def command(name, classes, size, channels, head, seed, output, force, as_json) -> None:
+def command(name, arguments, output, force, as_json, **options) -> None:
     """Build the architecture NAME with random weights and write it as a .keras file.
+
+    ARGUMENTS such as alpha=0.5 are the builder's, instead of those that `kzoo info` shows.
 
     \b
     Examples:
       kzoo build lenet5
       kzoo build mobilenet_v2_035 --classes 10 --size 96 -o net.keras
+      kzoo build mlp depth=3 activation=tanh
     """
     from kzoo.files import new_output, sha256
     from kzoo.registry import entry
+    from kzoo.runs.config import read_arguments
     from kzoo.zoo.build import build
     from kzoo.zoo.count import macs, parameters
     from kzoo.zoo.model_file import keras_name, save_model
 
-    entry(name)
+    variant = entry(name).typed_arguments(read_arguments(arguments))
     output = new_output(keras_name(output or f"{name}.keras"), force=force)
-    model = build(name, classes=classes, size=size, channels=channels, head=head, seed=seed)
+    model = build(name, **options, **variant)
     save_model(model, output, force=force)
     trainable, total = parameters(model)
     record = {
         "output": str(output),
         "sha256": sha256(output),
         "name": name,
+        "arguments": variant,
+        "norm": options["norm"],
+        "flavour": options["flavour"] or entry(name).flavour,
         "input": list(model.inputs[0].shape[1:]),
         "outputs": model.outputs[0].shape[1],
         "params": trainable,

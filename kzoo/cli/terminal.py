@@ -6,10 +6,14 @@ import contextlib
 import datetime
 import functools
 import json
+import math
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import click
 
@@ -75,6 +79,24 @@ class Size(click.ParamType):
         return tuple(int(part) for part in parts) if len(parts) == 2 else int(parts[0])
 
 
+class Count(click.ParamType):
+    """``5e6``, ``5M`` or ``5_000_000``."""
+
+    name = "count"
+    units: ClassVar = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        number, unit = value.strip().replace(",", ""), 1.0
+        if number[-1:].lower() in self.units:
+            number, unit = number[:-1], self.units[number[-1].lower()]
+        try:
+            return float(number) * unit
+        except ValueError:
+            self.fail(f"{value!r} is not a count; type 5M, 5e6 or 5_000_000", param, ctx)
+
+
 def complete_model(ctx, param, incomplete: str) -> list[str]:  # noqa: ARG001
     """Shell completion of architectures' names."""
     from kzoo.registry import list_models
@@ -101,11 +123,30 @@ def _with_paths(names: Sequence[str], incomplete: str) -> list:
     return [*found, CompletionItem(incomplete, type="file")]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns; those of numbers to the right."""
+def width_of_terminal() -> int | None:
+    """Columns of the terminal; None where stdout is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()
+) -> str:
+    """Aligned columns; those of numbers to the right.
+
+    On a terminal that is too narrow, the columns in ``spare`` are left out, the first first.
+    """
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    right = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(header))]
+    room = width_of_terminal() or math.inf
+    for name in spare:
+        if sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True)) - 2 > room:
+            at = cells[0].index(name)
+            cells = [row[:at] + row[at + 1 :] for row in cells]
+    return _aligned(cells)
+
+
+def _aligned(cells: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    right = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(cells[0]))]
     lines = [
         "  ".join(
             c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)
@@ -117,7 +158,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return not cell or cell[0].isdigit() or cell[0] in "-–+"
+    """A number, with a unit perhaps, or nothing."""
+    return not cell or re.fullmatch(r"[-–+]?[\d.,x]*( [%\w]{1,2})?", cell) is not None
 
 
 def pairs(values: Sequence[tuple[str, object]]) -> str:
@@ -125,6 +167,20 @@ def pairs(values: Sequence[tuple[str, object]]) -> str:
     shown = [(name, str(value)) for name, value in values if value not in (None, "", [])]
     width = max(len(name) for name, _ in shown)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
+
+
+def scaled(count: float) -> str:
+    """Three significant figures and a unit: ``3.50 M``, ``417 k``."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= 0.9995 * size:
+            value = count / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
+    return f"{count:.0f}"
+
+
+def byte_size(count: int) -> str:
+    """Bytes with three significant figures: ``14.0 MB``."""
+    return f"{scaled(count)}B" if count >= 1000 else f"{count} B"
 
 
 def kilobytes(count: int | None) -> str:

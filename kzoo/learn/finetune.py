@@ -22,7 +22,9 @@ from kzoo.learn.inputs import matching_data
 from kzoo.learn.optimizer import make_optimizer
 from kzoo.learn.phase import Phase, as_phase, set_trainable
 from kzoo.progress import Progress, silent
+from kzoo.registry import entry, list_models
 from kzoo.zoo.model_file import (
+    functional,
     gives_probabilities,
     keras_name,
     opened,
@@ -33,6 +35,9 @@ from kzoo.zoo.model_file import (
 if TYPE_CHECKING:
     import keras
 
+AUXILIARY_WEIGHT = 0.3
+"""Of an auxiliary head's loss in a network that is not registered: GoogLeNet's, section 5."""
+
 DIVERGED = 1000
 """An epoch's mean loss of so many times the first step's, or chance's, is no training any more."""
 
@@ -42,11 +47,11 @@ class Training:
     """What came out of `finetune`.
 
     Attributes:
-        model: the trained model.
+        model: the trained model, without auxiliary heads.
         classes: the names of its outputs.
-        history: one row per epoch: phase, epoch, objective (what is minimized, with class weights
-            and label smoothing), loss (the log-loss without them), accuracy, val_loss,
-            val_accuracy, learning_rate, seconds.
+        history: one row per epoch: phase, epoch, objective (what is minimized, with class weights,
+            label smoothing and auxiliary heads), loss (the log-loss without them), accuracy,
+            val_loss, val_accuracy, learning_rate, seconds.
         evaluation: on the test split, or on validation where there is no test split.
         recipe: everything that determined the weights.
         output: the file written, or None; ``sha256`` is its hash.
@@ -98,6 +103,9 @@ def finetune(
     and ends with the same weights, on the same number of cores and as far as the backend's own
     arithmetic is deterministic.
 
+    Auxiliary heads (`kzoo.build` with ``auxiliary=True``) add their losses, with the weight of the
+    network's card, and are left out of the result.
+
     Args:
         model: a functional Keras model or its file.
         data: a dataset, or what `kzoo.load_data` takes (then ``data_options`` are its arguments).
@@ -124,7 +132,8 @@ def finetune(
     phases = [as_phase(phase) for phase in phases]
     _check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor)
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
-    model = opened(model)
+    model = opened(model, auxiliary=True)
+    head_weights = _head_weights(model)
     options = {"seed": seed, "progress": progress, **(data_options or {})}
     # Its own seed decides the split, so only the names of the notes count here.
     data = matching_data(
@@ -151,6 +160,7 @@ def finetune(
         "batch_size": batch_size,
         "class_weights": None if weights is None else weights.tolist(),
         "label_smoothing": label_smoothing,
+        "head_weights": head_weights,
         "early_stopping": early_stopping,
         "monitor": monitor,
         "seed": seed,
@@ -163,19 +173,20 @@ def finetune(
             set_trainable(model, phase.trainable)
             make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
         loop = _Loop(
-            model, data, phases, batch_size, weights, label_smoothing, seed, folder, progress
-        )
+            model, head_weights, data, phases, batch_size, weights, label_smoothing, seed, folder,
+            progress,
+        )  # fmt: skip
         loop.run(early_stopping, monitor, checkpoint_seconds)
-        evaluation = evaluate(model, data, progress=progress)
+        evaluation = evaluate(loop.classifier, data, progress=progress)
     finally:
         for layer, flag in flags.items():
             layer.trainable = flag
     if output:
         noted = {"classes": list(data.classes), "split": data.split_settings}
-        save_model(model, output, notes=noted, force=force)
+        save_model(loop.classifier, output, notes=noted, force=force)
         drop_checkpoints(folder)
     return Training(
-        model=model,
+        model=loop.classifier,
         classes=data.classes,
         history=loop.history,
         evaluation=evaluation,
@@ -199,8 +210,12 @@ def evaluate(
 class _Loop:
     """The state of a training: position, history, best weights; everything a checkpoint holds."""
 
-    def __init__(self, model, data, phases, batch_size, weights, smoothing, seed, folder, progress):
+    def __init__(
+        self, model, head_weights, data, phases, batch_size, weights, smoothing, seed, folder,
+        progress,
+    ):  # fmt: skip
         self.model, self.data, self.phases, self.batch_size = model, data, phases, batch_size
+        self.classifier, self.head_weights = functional(model), head_weights
         self.weights, self.smoothing, self.seed = weights, smoothing, seed
         self.folder, self.progress = folder, progress
         self.train = data.splits["train"]
@@ -247,18 +262,22 @@ class _Loop:
         phase = self.phases[index]
         set_trainable(self.model, phase.trainable)
         from_logits = not gives_probabilities(self.model)
+        loss = keras.losses.CategoricalCrossentropy(
+            from_logits=from_logits, label_smoothing=self.smoothing
+        )
+        # Unweighted and without smoothing, so that they compare with those of validation.
+        metrics = [
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=from_logits),
+        ]
+        heads = len(self.head_weights)
         self.model.compile(
             optimizer=make_optimizer(
                 phase.optimizer, phase.learning_rate, phase.schedule, self.steps * phase.epochs
             ),
-            loss=keras.losses.CategoricalCrossentropy(
-                from_logits=from_logits, label_smoothing=self.smoothing
-            ),
-            # Unweighted and without smoothing, so that they compare with those of validation.
-            metrics=[
-                keras.metrics.CategoricalAccuracy(name="accuracy"),
-                keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=from_logits),
-            ],
+            loss=[loss] * heads,
+            loss_weights=self.head_weights,
+            metrics=[metrics, *[[]] * (heads - 1)],
         )
         self.model.optimizer.build(self.model.trainable_variables)
 
@@ -267,6 +286,8 @@ class _Loop:
     ) -> bool:
         """Trains one epoch from step ``first``, appends its row; returns whether to stop."""
         classes = np.eye(len(self.data.classes), dtype=np.float32)
+        heads = len(self.head_weights)
+        main = f"{self.model.output_names[0]}_" if heads > 1 else ""
         number = sum(phase.epochs for phase in self.phases[:index]) + epoch
         order = self.data.order("train", self.seed, number)
         started = time.monotonic()
@@ -279,9 +300,10 @@ class _Loop:
         for step in range(first, self.steps):
             chosen = np.sort(order[step * self.batch_size : (step + 1) * self.batch_size])
             labels = self.data.labels[chosen]
+            targets = classes[labels]
             logs = self.model.train_on_batch(
                 self.data.images[chosen].astype(np.float32),
-                classes[labels],
+                [targets] * heads if heads > 1 else targets,
                 None if self.weights is None else self.weights[labels],
                 return_dict=True,
             )
@@ -292,8 +314,8 @@ class _Loop:
                 )
             self.first_loss = float(logs["loss"]) if self.first_loss is None else self.first_loss
             self.epoch_sums["objective"] += logs["loss"]
-            self.epoch_sums["loss"] += logs["log_loss"]
-            self.epoch_sums["accuracy"] += logs["accuracy"]
+            self.epoch_sums["loss"] += logs[f"{main}log_loss"]
+            self.epoch_sums["accuracy"] += logs[f"{main}accuracy"]
             self.epoch_sums["seconds"] = time.monotonic() - started
             self.step_now = number * self.steps + step + 1
             self.progress(label, self.step_now, self.total)
@@ -321,7 +343,7 @@ class _Loop:
             "learning_rate": rate,
         }
         if len(self.data.splits["validation"]):
-            validation = evaluate(self.model, self.data, split="validation")
+            validation = evaluate(self.classifier, self.data, split="validation")
             row["val_loss"], row["val_accuracy"] = validation.log_loss, validation.accuracy
         row["seconds"] = round(time.monotonic() - started, 3)
         self.history.append(row)
@@ -387,6 +409,13 @@ def _check_arguments(phases, batch_size, label_smoothing, early_stopping, monito
         )
     if monitor not in ("val_loss", "val_accuracy"):
         raise UsageError(f"monitor is val_loss or val_accuracy; {monitor!r} was given")
+
+
+def _head_weights(model: keras.Model) -> list[float]:
+    """The weight of the loss of every output: 1, then the auxiliary heads'."""
+    registered = entry(model.name).auxiliary if model.name in list_models() else None
+    auxiliary = AUXILIARY_WEIGHT if registered is None else registered
+    return [1.0, *[auxiliary] * (len(model.outputs) - 1)]
 
 
 def _class_weights(weights: str | Mapping[str, float] | None, data: Dataset) -> np.ndarray | None:

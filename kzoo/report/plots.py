@@ -394,3 +394,48 @@ def sizes(contents: Mapping[str, Mapping], path: str | os.PathLike, title: str =
 def _kind_order(item: tuple[str, int]) -> tuple[int, str]:
     kind = item[0].split()[0]
     return (list(KINDS).index(kind) if kind in KINDS else len(KINDS), item[0])
+
+
+def accuracy_against_latency(
+    points: Sequence[Mapping], path: str | os.PathLike, title: str = ""
+) -> None:
+    """Top-1 of every network against its time, float32 and int8; the fastest for what they reach
+    are joined and named.
+
+    Args:
+        points: ``name``, ``top1`` (percent), and per file "float32" and "int8" the p50 (ms).
+        path: the PNG.
+        title: above the figure.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    with _figure(path, 8.6, 9.2, title) as figure:
+        panels = figure.subplots(2, 1, sharex=True, sharey=True)
+        for axes, (kind, color) in zip(panels, FILES.items(), strict=True):
+            known = sorted((p for p in points if p.get(kind)), key=lambda p: p[kind])
+            axes.scatter(
+                [p[kind] for p in known], [p["top1"] for p in known],
+                s=15, color=color, alpha=0.55, linewidths=0,
+            )  # fmt: skip
+            front, best = [], -math.inf
+            for point in known:
+                if point["top1"] > best:
+                    front.append(point)
+                    best = point["top1"]
+            axes.step(
+                [p[kind] for p in front], [p["top1"] for p in front],
+                where="post", color=color, linewidth=1.2,
+            )  # fmt: skip
+            for point in front:
+                axes.annotate(
+                    point["name"], (point[kind], point["top1"]), (-4, 3), fontsize=7.5,
+                    textcoords="offset points", ha="right", color=INK, parse_math=False,
+                )  # fmt: skip
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.grid(visible=True)
+            axes.set_ylabel("published top-1, ImageNet-1k (%)")
+            axes.set_title(f"{kind}: the line joins the fastest for the accuracy they reach")
+        panels[-1].set_xlabel("measured p50 of one inference (ms, logarithmic)")

@@ -12,7 +12,9 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -41,6 +43,16 @@ class DataConfig(_Section):
     test: float = Field(0.15, ge=0, lt=1)
     bad: Literal["fail", "skip"] = "fail"
     max_bad: float = Field(0.05, ge=0, le=1)
+
+
+class ModelConfig(_Section):
+    """A model that is not built as its card says; see `kzoo.build`."""
+
+    name: str
+    norm: Literal["batch", "group", "layer", "none"] = "batch"
+    flavour: Literal["keras", "torch"] | None = None
+    auxiliary: bool = False
+    arguments: dict[str, object] = {}
 
 
 class PhaseConfig(_Section):
@@ -104,11 +116,21 @@ class ProfileConfig(_Section):
     min_seconds: float = Field(1.0, ge=0)
 
 
+def _form(model: object) -> str:
+    return "<section>" if isinstance(model, (dict, ModelConfig)) else "<name>"
+
+
+# Tagged, so that a mistake is told of the form that was meant and not of both.
+NameOrModel = Annotated[
+    Annotated[str, Tag("<name>")] | Annotated[ModelConfig, Tag("<section>")], Discriminator(_form)
+]
+
+
 class RunConfig(_Section):
     """A whole run; see configs/quickstart.yaml."""
 
     name: str
-    models: list[str] = Field(min_length=1)
+    models: list[NameOrModel] = Field(min_length=1)
     data: DataConfig
     train: TrainConfig = TrainConfig()
     quantize: QuantizeConfig = QuantizeConfig()
@@ -116,6 +138,11 @@ class RunConfig(_Section):
     profile: ProfileConfig = ProfileConfig()
     steps: list[Literal[STEPS]] = list(STEPS)
     seed: int = Field(0, ge=0)
+
+    def all_models(self) -> dict[str, ModelConfig]:
+        """Every model by its name."""
+        models = [ModelConfig(name=m) if isinstance(m, str) else m for m in self.models]
+        return {model.name: model for model in models}
 
     @field_validator("name")
     @classmethod
@@ -189,6 +216,25 @@ def _parse(text: str, source: str) -> object:
         raise UsageError(f"{source} is not YAML: {error}") from error
 
 
+def read_arguments(arguments: Sequence[str]) -> dict[str, object]:
+    """Reads ``("depth=3", "activation=tanh")`` as ``{"depth": 3, "activation": "tanh"}``.
+
+    Raises:
+        UsageError: no ``key=value``, a key twice, a value that is not YAML.
+    """
+    values: dict[str, object] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                f"an argument is NAME=VALUE, such as alpha=0.5; {argument!r} was given"
+            )
+        if key in values:
+            raise UsageError(f"the argument {key!r} is given twice")
+        values[key] = _parse(text, f"the value of {argument!r}")
+    return values
+
+
 def _apply(values: dict, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -218,10 +264,11 @@ def _place(values: dict | list, part: str, override: str) -> str | int:
 
 
 def _explain(problem: dict) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    location = tuple(part for part in problem["loc"] if not str(part).startswith("<"))
+    place = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
-        known = _fields(problem["loc"][:-1])
-        close = nearest(str(problem["loc"][-1]), known)
+        known = _fields(location[:-1])
+        close = nearest(str(location[-1]), known)
         return f"unknown key {place!r}{close} (known: {', '.join(known)})"
     if problem["type"] == "missing":
         return f"{place} is missing"
@@ -243,5 +290,6 @@ def _fields(location: tuple) -> list[str]:
         ("profile",): ProfileConfig,
     }
     inside = PhaseConfig if location[:2] == ("train", "phases") else RunConfig
+    inside = ModelConfig if location[:1] == ("models",) else inside
     section = sections.get(location, inside)
     return list(section.model_fields)

@@ -94,10 +94,11 @@ def run(
     """
     if not isinstance(config, RunConfig):
         config = load_config(config, overrides)
-    for name in config.models:
-        entry(name)
-    if len(set(config.models)) < len(config.models):
-        raise UsageError(f"a model stands twice in the config: {', '.join(config.models)}")
+    models = config.all_models()
+    for name, model in models.items():
+        entry(name).typed_arguments(model.arguments)
+    if len(models) < len(config.models):
+        raise UsageError(f"a model stands twice in the config; different ones: {', '.join(models)}")
     if "profile" in config.steps:
         choose_runtime(config.profile.runtime)
     folder = Path(output or Path("runs", config.name))
@@ -133,7 +134,7 @@ def _check_folder(folder: Path, config: RunConfig) -> None:
         )
     for step in config.steps:
         for needed in NEEDS.get(step, ()):
-            for name in config.models:
+            for name in config.all_models():
                 done = (folder / "ledger" / f"{name}.{needed}.json").exists()
                 if needed not in config.steps and not done:
                     raise UsageError(
@@ -164,18 +165,18 @@ def _done(
 ) -> Run:
     folder = ledger.folder
     _write_if_new(folder / "config.yaml", resolved)
-    summary = json.dumps({"name": config.name, "models": config.models}, indent=1)
+    summary = json.dumps({"name": config.name, "models": [*config.all_models()]}, indent=1)
     _write_if_new(folder / "run.json", f"{summary}\n".encode())
     work = _Steps(config, data, ledger, progress)
     # Steps that are left out are looked at too: what they wrote must fit this config.
     needed = _with_needs(config.steps)
-    for name in config.models:
+    for name in config.all_models():
         for step in STEPS:
             if step in needed and step not in ("profile", "report"):
                 work.do(step, name)
     # Measured last and one after another, so that no training shares the processor.
     if "profile" in config.steps:
-        for name in config.models:
+        for name in config.all_models():
             work.do("profile", name)
     return Run(
         folder=str(folder),
@@ -233,11 +234,17 @@ class _Steps:
     def _build(self, name: str) -> None:
         classes, channels = len(self.data.classes), self.data.channels
         file = f"models/{name}.init.keras"
+        options = self.config.all_models()[name].model_dump(mode="json", exclude={"name"})
+        arguments = options.pop("arguments")
+        options |= {
+            "classes": classes,
+            "size": list(self.data.size),
+            "channels": channels,
+            "seed": self.config.seed,
+        }
 
         def work() -> dict:
-            model = build(
-                name, classes=classes, size=self.data.size, channels=channels, seed=self.config.seed
-            )
+            model = build(name, **options, **arguments)
             save_model(model, self.folder / file, force=True)
             trainable, total = parameters(model)
             return {"params": trainable, "total_params": total, "macs": macs(model)}
@@ -246,13 +253,7 @@ class _Steps:
             "build",
             name,
             inputs={},
-            settings={
-                "classes": classes,
-                "size": list(self.data.size),
-                "channels": channels,
-                "seed": self.config.seed,
-                "row": entry(name).card(),
-            },
+            settings={**options, "arguments": arguments, "row": entry(name).card()},
             outputs=[file],
             work=work,
         )

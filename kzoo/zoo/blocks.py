@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ class _Lazy:
 
 
 layers = _Lazy("keras.layers")
+ops = _Lazy("keras.ops")
 
 INITIALIZER = "he_uniform"
 """Of convolutions: as good as he_normal, whose truncation costs 3.5 times as long to draw."""
@@ -86,6 +87,17 @@ def divisible(channels: float, by: int = 8) -> int:
     return rounded + by if rounded < 0.9 * channels else rounded
 
 
+def stage_names(strides: Iterable[int]) -> Iterator[str]:
+    """The names of blocks behind a stem of stride 2: each further stride of 2 begins a stage.
+
+    (1, 2, 1) -> stem_1, stage1_1, stage1_2.
+    """
+    stage = number = 0
+    for stride in strides:
+        stage, number = (stage + 1, 1) if stride == 2 else (stage, number + 1)
+        yield f"stage{stage}_{number}" if stage else f"stem_{number}"
+
+
 def activate(x, act: str | None, name: str):
     """The activation as a layer of its own; None for none."""
     return layers.Activation(act, name=f"{name}_act")(x) if act else x
@@ -106,14 +118,28 @@ def normalize(x, act: str | None = None, *, name: str):
     return activate(x, act, name)
 
 
+def he_depthwise(channels: int):
+    """`INITIALIZER` for depthwise kernels.
+
+    Keras counts all channels into their fan-in, though an output sees one: "he_uniform" gives
+    weights too small by sqrt(channels), and the signal of a deep network vanishes under BatchNorm's
+    epsilon.
+    """
+    return importlib.import_module("keras.initializers").VarianceScaling(
+        2.0 * channels, "fan_in", "uniform"
+    )
+
+
 def _convolution(kind: str, x, *filters: int, kernel, stride, padding, name, **options):
     """A stock convolution, padded by the flavour unless ``padding`` says "valid"."""
     if not padding:
         x, padding = padded(x, kernel, stride, name)
-    initializer = "depthwise_initializer" if kind == "DepthwiseConv2D" else "kernel_initializer"
+    if kind == "DepthwiseConv2D":
+        options["depthwise_initializer"] = he_depthwise(x.shape[-1])
+    else:
+        options["kernel_initializer"] = INITIALIZER
     return getattr(layers, kind)(
-        *filters, kernel, stride, padding,
-        name=f"{name}_conv", **{initializer: INITIALIZER}, **options,
+        *filters, kernel, stride, padding, name=f"{name}_conv", **options
     )(x)  # fmt: skip
 
 
@@ -148,19 +174,47 @@ def plain(x, filters, kernel=1, stride=1, *, groups=1, act="relu", padding=None,
     return activate(x, act, name)
 
 
-def depthwise(x, kernel=3, stride=1, *, act="relu", name):
+def depthwise(x, kernel=3, stride=1, *, act="relu", bias=False, padding=None, name):
     """Depthwise convolution, normalization, activation; the channels stay: (n, h, w, c)."""
     x = _convolution(
-        "DepthwiseConv2D", x, kernel=kernel, stride=stride, padding=None, name=name,
-        use_bias=flavour().norm == "none",
+        "DepthwiseConv2D", x, kernel=kernel, stride=stride, padding=padding, name=name,
+        use_bias=bias or flavour().norm == "none",
     )  # fmt: skip
     return normalize(x, act, name=name)
+
+
+def separable(x, filters, kernel=3, stride=1, *, act="relu", name):
+    """Depthwise, then 1x1 convolution with nothing between (Chollet 2017). Shapes as in `conv`."""
+    x = _convolution(
+        "DepthwiseConv2D", x, kernel=kernel, stride=stride, padding=None, name=f"{name}_depthwise",
+        use_bias=False,
+    )  # fmt: skip
+    return conv(x, filters, act=act, name=name)
 
 
 def max_pool(x, kernel=3, stride=2, *, name):
     """Max pooling of what is not negative (the flavour may pad with zeros)."""
     x, padding = padded(x, kernel, stride, name)
     return layers.MaxPooling2D(kernel, stride, padding, name=f"{name}_pool")(x)
+
+
+def local_response(x, k: float, n: int, alpha: float, beta: float, *, name):
+    """x / (k + alpha * the sum of x^2 over n adjacent channels, n odd) ^ beta.
+
+    Krizhevsky, Sutskever, Hinton 2012, section 3.3; Caffe and torch divide alpha by n.
+    """
+    # Scaled before it is squared, which float16 could not hold. Told "channels_first", padding and
+    # pooling act on (w, c). The power is exp(-beta log), as LiteRT has int8 kernels for both, and
+    # for neither a power nor its own normalization.
+    s = layers.Rescaling((alpha * n) ** 0.5, name=f"{name}_lrn_scale")(x)
+    s = layers.Multiply(name=f"{name}_lrn_square")([s, s])
+    across = {"data_format": "channels_first"}
+    s = layers.ZeroPadding2D((0, n // 2), **across, name=f"{name}_lrn_pad")(s)
+    s = layers.AveragePooling2D((1, n), 1, **across, name=f"{name}_lrn_pool")(s)
+    s = layers.Rescaling(1.0, k, name=f"{name}_lrn_offset")(s)
+    s = layers.Rescaling(-beta, name=f"{name}_lrn_exponent")(ops.log(s))
+    s = layers.Activation("exponential", name=f"{name}_lrn_power")(s)
+    return layers.Multiply(name=f"{name}_lrn")([x, s])
 
 
 def squeeze_excite(x, filters: int, *, act="relu", gate="sigmoid", name):
@@ -199,9 +253,10 @@ def inverted_residual(
 def classifier(x, classes: int | None, dropout: float = 0.0):
     """Global average pooling and a dense layer: (n, h, w, c) -> logits (n, classes).
 
-    With ``classes`` None it stops at the pooled features, (n, c).
+    With ``classes`` None it stops at the pooled features, (n, c). It may be given these as well.
     """
-    x = layers.GlobalAveragePooling2D(name="head_pool")(x)
+    if len(x.shape) == 4:
+        x = layers.GlobalAveragePooling2D(name="head_pool")(x)
     if classes is None:
         return x
     if dropout:

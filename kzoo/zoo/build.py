@@ -91,8 +91,14 @@ def build(
     chosen = dataclasses.replace(
         FLAVOURS[flavour or row.flavour], norm=norm, **row.flavours.get(flavour or row.flavour, {})
     )
-    with using(chosen):
-        x = row.builder(x, None if head == "none" else classes, **options)
+    try:
+        with using(chosen):
+            x = row.builder(x, None if head == "none" else classes, **options)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        if not variant:
+            raise
+        given = ", ".join(f"{key}={value}" for key, value in variant.items())
+        raise UsageError(f"{name} cannot be built with {given}: {error!r}") from error
     if head == "softmax":
         x = keras.layers.Softmax(name="head_softmax")(x)
     return keras.Model(pixels, x, name=name)

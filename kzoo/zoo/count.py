@@ -47,7 +47,8 @@ def layer_table(model: keras.Model) -> list[dict]:
     """One row per layer, in the order of computation.
 
     Each has ``name``, ``kind``, ``inputs`` (names), ``shape`` of the output without the batch,
-    ``params`` (with BatchNorm's statistics) and ``macs``.
+    ``params`` (with BatchNorm's statistics), ``macs``, and ``settings``, what of `SETTINGS` the
+    layer has.
     """
     rows = []
     for operation in operations(model):
@@ -60,9 +61,26 @@ def layer_table(model: keras.Model) -> list[dict]:
                     "shape": list(node.output_tensors[0].shape[1:]),
                     "params": getattr(operation, "count_params", int)(),
                     "macs": _layer_macs(operation, node),
+                    "settings": _settings(operation),
                 }
             )
     return rows
+
+
+SETTINGS = ("kernel_size", "pool_size", "strides", "dilation_rate", "groups", "scale", "activation")
+
+
+def _settings(operation) -> dict:
+    found = {key: getattr(operation, key, None) for key in SETTINGS}
+    found["activation"] = getattr(found["activation"], "__name__", None)
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in found.items()
+        if isinstance(value, (int, float, str, tuple))
+        and value != "linear"
+        # BatchNormalization's ``scale`` says whether it has a gamma, not which.
+        and not isinstance(value, bool)
+    }
 
 
 def peak_memory(table: list[dict], bytes_per_value: int = 4) -> int:

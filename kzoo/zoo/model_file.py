@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 NOTES = "kzoo.json"
 """The member of the ``.keras`` archive that holds kzoo's notes; Keras itself ignores it."""
 
+AUXILIARY = "head_aux"
+"""What the layers' names begin with whose outputs serve training alone."""
+
 MAX_NOTES = 1_000_000
 """Bytes of notes that are read; an archive from elsewhere may unpack to anything."""
 
@@ -123,8 +126,10 @@ def read_notes(path: str | os.PathLike) -> dict:
     return found
 
 
-def load_model(path: str | os.PathLike) -> keras.Model:
+def load_model(path: str | os.PathLike, *, auxiliary: bool = False) -> keras.Model:
     """Loads a functional ``.keras`` or ``.h5`` model in Keras' safe mode.
+
+    ``auxiliary`` as for `functional`.
 
     Raises:
         MissingError: the file does not exist.
@@ -140,11 +145,18 @@ def load_model(path: str | os.PathLike) -> keras.Model:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise BadInputError(f"cannot load {str(path)!r}: {_reason(error)}") from error
-    return functional(model, path)
+    return functional(model, path, auxiliary=auxiliary)
 
 
-def functional(model: keras.Model, path: object = "the model") -> keras.Model:
-    """Returns ``model`` if it is functional, image in, classes out; else raises BadInputError."""
+def functional(
+    model: keras.Model, path: object = "the model", *, auxiliary: bool = False
+) -> keras.Model:
+    """Returns ``model`` if it is functional, image in, classes out; else raises BadInputError.
+
+    Further outputs, of layers named ``head_aux*``, belong to training: a model that shares the
+    layers is returned without them, or with ``auxiliary`` a model with the list of them all, the
+    classifier's first.
+    """
     import keras
 
     if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
@@ -154,17 +166,25 @@ def functional(model: keras.Model, path: object = "the model") -> keras.Model:
         )
     if not getattr(model, "inputs", None):
         raise BadInputError(f"{path} has no input yet; begin it with keras.Input((h, w, channels))")
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    further = [output for output in model.outputs if _is_auxiliary(output)]
+    outputs = [output for output in model.outputs if not _is_auxiliary(output)]
+    if len(model.inputs) != 1 or len(outputs) != 1:
         raise BadInputError(
-            f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one image in "
-            "and one vector of logits or probabilities out is expected"
+            f"{path} has {len(model.inputs)} inputs and {len(outputs)} outputs; one image in and "
+            "one vector of logits or probabilities out is expected"
         )
+    if further:
+        wanted = [*outputs, *further] if auxiliary else outputs[0]
+        model = keras.Model(model.inputs[0], wanted, name=model.name)
     image, output = model.inputs[0].shape, model.outputs[0].shape
     if len(image) != 4 or None in image[1:] or len(output) != 2 or output[1] is None:
         raise BadInputError(
             f"{path} maps {image} to {output}; (n, height, width, channels) to (n, classes) with "
             "fixed sizes is expected"
         )
+    for each in further:
+        if each.shape != output:
+            raise BadInputError(f"{path} gives {output}, and {each.shape} from an auxiliary head")
     last = _last_operation(model)
     activation = getattr(getattr(last, "activation", None), "__name__", "linear")
     if output[1] < 2 or activation not in ("linear", "softmax") or type(last).__name__ == "Sigmoid":
@@ -176,11 +196,15 @@ def functional(model: keras.Model, path: object = "the model") -> keras.Model:
     return model
 
 
-def opened(model: keras.Model | str | os.PathLike) -> keras.Model:
-    """A model from a model or a path."""
+def _is_auxiliary(output: keras.KerasTensor) -> bool:
+    return output._keras_history.operation.name.startswith(AUXILIARY)
+
+
+def opened(model: keras.Model | str | os.PathLike, *, auxiliary: bool = False) -> keras.Model:
+    """A model from a model or a path; ``auxiliary`` as for `functional`."""
     if isinstance(model, (str, os.PathLike)):
-        return load_model(model)
-    return functional(model)
+        return load_model(model, auxiliary=auxiliary)
+    return functional(model, auxiliary=auxiliary)
 
 
 def _last_operation(model: keras.Model):

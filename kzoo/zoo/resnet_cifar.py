@@ -1,6 +1,7 @@
 """The small ResNets for 32-pixel images.
 
-ResNet-20: He, Zhang, Ren, Sun 2015, Deep Residual Learning, section 4.2, with option A shortcuts.
+ResNet-20 to -110: He, Zhang, Ren, Sun 2015, Deep Residual Learning, section 4.2, with option A
+shortcuts.
 ResNet-8: the image-classification reference of MLPerf Tiny (Banbury et al. 2021), with option B
 shortcuts and biased convolutions.
 """
@@ -39,6 +40,13 @@ def option_b(x, filters, stride, name):
     return plain(x, filters, 1, stride, act=None, name=f"{name}_shortcut")
 
 
+_OPTION_A = {
+    "size": 32, "min_size": 8, "classes": 10, "flavour": "torch", "shortcut": option_a,
+    "bias": False, "top1_data": "CIFAR-10",
+    "paper": "He et al. 2015 (arXiv:1512.03385), section 4.2, option A",
+}  # fmt: skip
+
+
 @model(
     "resnet8", size=32, min_size=8, classes=10,
     params=78_186, total_params=78_666, macs=12_501_632,
@@ -46,13 +54,16 @@ def option_b(x, filters, stride, name):
           "reference model",
     depth=1, shortcut=option_b, bias=True,
 )  # fmt: skip
-@model(
-    "resnet20", size=32, min_size=8, classes=10,
-    params=269_722, total_params=271_098, macs=40_551_040,
-    paper="He et al. 2015 (arXiv:1512.03385), section 4.2, n = 3, option A", flavour="torch",
-    top1=91.25, top1_data="CIFAR-10", top1_source="table 6 of the paper (error 8.75 %)",
-    depth=3, shortcut=option_a, bias=False,
-)  # fmt: skip
+@model("resnet20", depth=3, top1=91.25, top1_source="table 6 of the paper (error 8.75 %)",
+       params=269_722, total_params=271_098, macs=40_551_040, **_OPTION_A)  # fmt: skip
+@model("resnet32", depth=5, top1=92.49, top1_source="table 6 of the paper (error 7.51 %)",
+       params=464_154, total_params=466_426, macs=68_862_592, **_OPTION_A)  # fmt: skip
+@model("resnet44", depth=7, top1=92.83, top1_source="table 6 of the paper (error 7.17 %)",
+       params=658_586, total_params=661_754, macs=97_174_144, **_OPTION_A)  # fmt: skip
+@model("resnet56", depth=9, top1=93.03, top1_source="table 6 of the paper (error 6.97 %)",
+       params=853_018, total_params=857_082, macs=125_485_696, **_OPTION_A)  # fmt: skip
+@model("resnet110", depth=18, top1=93.57, top1_source="table 6 of the paper (error 6.43 %)",
+       params=1_727_962, total_params=1_736_058, macs=252_887_680, **_OPTION_A)  # fmt: skip
 def resnet_cifar(x, classes, *, depth, shortcut, bias):
     x = conv(x, 16, 3, bias=bias, name="stem")
     for i, filters in enumerate((16, 32, 64), start=1):

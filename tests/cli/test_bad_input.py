@@ -31,7 +31,7 @@ def place(trained, lite_float, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     shutil.copy(trained, folder / "good.keras")
     shutil.copy(lite_float, folder / "good.tflite")
-    for name in ("kept.keras", "kept.tflite", "half.tflite.json", "half.keras.png"):
+    for name in ("kept.keras", "kept.tflite", "half.tflite.json", "half.keras.png", "kept.svg"):
         (folder / name).write_text("of great worth")
     photos(folder / "two", cat=4, dog=4)
     photos(folder / "one", cat=4)
@@ -75,6 +75,31 @@ CASES = {
     "unknown model": (USAGE, "did you mean lenet5", "build", "lenet-5"),
     "unknown card": (USAGE, "resnet20", "info", "resnet21"),
     "unknown pattern": (USAGE, "no architecture matches", "list", "vggg*"),
+    "unknown family": (USAGE, "did you mean lenet", "list", "--family", "lenets"),
+    "unknown task": (USAGE, "image classification", "list", "--task", "classification"),
+    "unknown sort": (USAGE, "did you mean gmacs", "list", "--sort", "macs"),
+    "no count": (USAGE, "5_000_000", "list", "--max-params", "5x"),
+    "too few parameters": (USAGE, "the smallest, ", "list", "--max-params", "1"),
+    "a share for a percentage": (USAGE, "such as 75", "list", "--min-top1", "0.75"),
+    "no weights": (USAGE, "none yet", "list", "--weights"),
+    "one to compare": (USAGE, "two different names", "compare", "lenet5"),
+    "none to compare": (USAGE, "two different names", "compare"),
+    "one twice": (USAGE, "two different names", "compare", "lenet5", "lenet5"),
+    "unknown to compare": (USAGE, "did you mean lenet5", "compare", "resnet8", "lenet-5"),
+    "unknown argument": (USAGE, "did you mean depth", "build", "mlp", "dept=3"),
+    "no argument": (USAGE, "NAME=VALUE", "build", "mlp", "depth"),
+    "an argument twice": (USAGE, "twice", "build", "mlp", "depth=3", "depth=4"),
+    "an argument of another kind": (USAGE, "a whole number", "build", "mlp", "depth=deep"),
+    "a function as an argument": (
+        USAGE, "cannot be typed", "build", "resnet8", "shortcut=option_a",
+    ),
+    "a table as an argument": (USAGE, "cannot be typed", "info", "resnet50", "depths=[3, 4]"),
+    "no norm to replace": (USAGE, "no BatchNorm", "build", "lenet5", "--norm", "group"),
+    "no auxiliary": (USAGE, "has none", "build", "lenet5", "--auxiliary"),
+    "existing drawing": (USAGE, "--force", "info", "lenet5", "--graph", "kept.svg"),
+    "no folder for the drawing": (
+        MISSING, "make it first", "info", "lenet5", "--graph", "no/lenet5.svg",
+    ),
     "unknown target": (USAGE, "host", "profile", "good.tflite", "--target", "hsot"),
     "unknown runtime": (USAGE, "tensorflow", "profile", "good.tflite", "--runtime", "tensorflw"),
     "no threads": (USAGE, "from 1", "profile", "good.tflite", "--threads", 0),
@@ -183,6 +208,13 @@ CASES = {
     "no such item": (USAGE, "0 to 1", "run", "quickstart", "models.7=lenet5"),
     "phases and epochs": (
         USAGE, "stands in each of them", "run", "quickstart", "train.phases=[{epochs: 3}]",
+    ),
+    "unknown argument in a config": (
+        USAGE, "did you mean depth", "run", "quickstart",
+        "models=[{name: mlp, arguments: {dept: 3}}]",
+    ),
+    "unknown key of a model": (
+        USAGE, "did you mean norm", "run", "quickstart", "models=[{name: mlp, nrm: group}]",
     ),
     "unknown model in a config": (USAGE, "lenet5", "run", "quickstart", "models=[lenet5, lenet6]"),
     "a model twice": (USAGE, "twice", "run", "quickstart", "models=[lenet5, lenet5]"),

@@ -28,7 +28,15 @@ def loaded(arguments: list[str]) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["list"], ["list", "res*", "--json"], ["info", "resnet8"]]
+    [
+        ["--help"],
+        ["--version"],
+        ["list"],
+        ["list", "res*", "--json"],
+        ["list", "--max-params", "1M", "--sort", "gmacs"],
+        ["info", "resnet8"],
+        ["compare", "resnet8", "lenet5"],
+    ]
     + [[name, "--help"] for name in COMMANDS],
     ids=" ".join,
 )
@@ -90,6 +98,8 @@ def test_commands_are_completed():
 def test_names_of_models_are_completed():
     assert complete("kzoo build lene") == ["lenet5"]
     assert {"resnet8", "resnet20"} <= set(complete("kzoo info res"))
+    assert "lenet5" in complete("kzoo compare resnet8 lene")
+    assert complete("kzoo list --family lene") == ["lenet"]
 
 
 def test_options_data_and_configs_are_completed():

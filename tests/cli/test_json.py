@@ -17,6 +17,7 @@ SMALL = [
 CASES = {
     "list": ["list", "lenet*"],
     "info": ["info", "lenet5"],
+    "compare": ["compare", "lenet5", "resnet8"],
     "build": ["build", "lenet5", "-o", "new.keras"],
     "data": ["data", "digits", "--channels", "1"],
     "finetune": ["finetune", "good.keras", "digits", "--epochs", "1", "-o", "trained.keras"],
@@ -29,7 +30,8 @@ CASES = {
     "doctor": ["doctor"],
 }
 KEYS = {
-    "info": {"name", "params", "macs"},
+    "info": {"name", "params", "macs", "weight_bytes"},
+    "compare": {"cards", "best"},
     "build": {"output", "sha256", "params", "macs"},
     "data": {"classes"},
     "finetune": {"output", "sha256", "evaluation", "history", "recipe"},
@@ -98,7 +100,7 @@ def test_a_gate_that_is_not_met_is_exit_code_1(command, gate, code):
 
 def test_what_is_printed_for_people_fits_its_columns(command):
     _, printed = command("list")
-    lines = printed.splitlines()
+    lines = printed.split("\n\n")[0].splitlines()
     assert len({line.rfind("  ") for line in lines[:1]}) == 1
     assert max(map(len, lines)) <= 100
 

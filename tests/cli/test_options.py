@@ -20,7 +20,8 @@ OF_DATA = {"validation", "test", "bad", "max_bad", "seed"}
 OF_A_PHASE = set(Phase.__dataclass_fields__)
 DIFFERENCES = {
     # command: (options that the function does not have, parameters that have no option)
-    "build": ({"output", "force"}, {"variant"}),  # the file is the command's; build gives a model
+    # The file is the command's; build gives a model.
+    "build": ({"output", "force", "arguments"}, {"variant"}),
     "data": ({"path"}, {"source"}),
     "finetune": (OF_DATA | OF_A_PHASE, {"data_options"}),
     "quantize": (OF_DATA, {"data_options"}),

@@ -175,3 +175,16 @@ def test_class_names_survive_from_keras_to_lite(tmp_path):
         build("lenet5", size=16, classes=3), tmp_path / "m.keras", notes={"classes": list(names)}
     )
     assert convert(path, tmp_path / "m.tflite").contents.notes["classes"] == list(names)
+
+
+def test_auxiliary_heads_stay_behind(tmp_path):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.Flatten(name="stem")(image)
+    heads = [keras.layers.Dense(3, name=name)(x) for name in ("head", "head_aux1")]
+    path = save_model(keras.Model(image, heads, name="net"), tmp_path / "m.keras")
+    assert convert(path, tmp_path / "m.tflite", head="logits").max_logit_error <= ACCURACY
+    file = Interpreter(str(tmp_path / "m.tflite"))
+    assert file.get_signature_list()["serving_default"]["outputs"] == ["logits"]
+    shapes = [tensor["shape"].tolist() for tensor in file.get_tensor_details()]
+    assert shapes.count([3, 64]) == 1  # the kernel of one head

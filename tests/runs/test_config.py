@@ -35,6 +35,8 @@ def write(tmp_path):
     [
         # elsewhere: parameters that a run itself gives, or that stand in another section.
         (configs.DataConfig, kzoo.load_data, {"source", "seed"}),
+        # The size and what is of the images comes from the data, the head is the steps'.
+        (configs.ModelConfig, kzoo.build, {"classes", "size", "channels", "head", "seed"}),
         (configs.PhaseConfig, Phase, set()),
         (configs.TrainConfig, kzoo.finetune, {"model", "data", "seed", "output", "phases"}),
         (configs.QuantizeConfig, kzoo.quantize, {"model", "output", "calibrate", "head", "seed"}),
@@ -47,6 +49,9 @@ def test_fields_and_defaults_are_those_of_the_function(section, function, elsewh
     for name in elsewhere | {"progress", "force", "data_options"}:
         parameters.pop(name, None)
     fields = {name: field.default for name, field in section.model_fields.items()}
+    if section is configs.ModelConfig:
+        fields.pop("name"), fields.pop("arguments")
+        parameters.pop("name"), parameters.pop("variant")
     if section is configs.DataConfig:
         fields.pop("path")
     if section is configs.TrainConfig:
@@ -72,9 +77,52 @@ def test_shipped_configs_are_valid_and_found_by_name(name):
     assert load_config(name).name == name
 
 
+def test_a_model_is_a_name_or_a_section(write):
+    text = "name: small\nmodels: [lenet5, {name: resnet8, norm: group}]\ndata: {path: digits}\n"
+    models = load_config(write(text)).all_models()
+    assert list(models) == ["lenet5", "resnet8"]
+    assert models["lenet5"] == configs.ModelConfig(name="lenet5")
+    assert models["resnet8"].norm == "group"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("3", "models.0: Input should be a valid string; 3 was given"),
+        ("{norm: group}", "models.0.name is missing"),
+        ("{name: mlp, norm: grup}", "models.0.norm: Input should be 'batch', 'group'"),
+        ("{name: mlp, nrm: group}", "unknown key 'models.0.nrm'; did you mean norm"),
+    ],
+)
+def test_a_mistake_in_a_model_is_told_once(write, model, said):
+    with pytest.raises(UsageError) as caught:
+        load_config(write(SMALL), [f"models=[{model}]"])
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ((), {}),
+        (("depth=3", "act=relu"), {"depth": 3, "act": "relu"}),
+        (("a=1e-3", "b=true", "c=null", "d=x=y"), {"a": 1e-3, "b": True, "c": None, "d": "x=y"}),
+    ],
+)
+def test_arguments_are_read_as_yaml(typed, read):
+    assert configs.read_arguments(typed) == read
+
+
+@pytest.mark.parametrize("typed", [("depth",), ("=3",), ("a=1", "a=2"), ("a=[",)])
+def test_what_is_no_argument_is_refused(typed):
+    with pytest.raises(UsageError):
+        configs.read_arguments(typed)
+
+
 def test_a_resolved_config_is_that_config(write, tmp_path):
     text = SMALL + "train: {phases: [{epochs: 1, trainable: head}, {epochs: 2, optimizer: sgd}]}\n"
-    config = load_config(write(text), ["seed=3"])
+    models = "models=[lenet5, {name: mlp, arguments: {depth: 3}}]"
+    config = load_config(write(text), ["seed=3", models])
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert load_config(resolved) == config
@@ -92,6 +140,8 @@ def test_a_resolved_config_is_that_config(write, tmp_path):
         ("data.path=a=b/c", lambda config: config.data.path == "a=b/c"),
         ("check.max_drop=null", lambda config: config.check.max_drop is None),
         ("steps=[build]", lambda config: config.steps == ["build"]),
+        ("models=[{name: mlp, norm: group, arguments: {depth: 3}}]",
+         lambda config: config.all_models()["mlp"].arguments == {"depth": 3}),
     ],
 )  # fmt: skip
 def test_an_override_changes_one_value(write, override, value):

@@ -229,3 +229,19 @@ def test_a_killed_run_goes_on_and_ends_the_same(done, tmp_path, moments):
         assert sha256(folder / "models" / name) == sha256(done / "models" / name), name
     assert run.ran + run.kept
     assert kzoo.run("quickstart", OVERRIDES, output=folder).ran == []
+
+
+def test_a_model_is_built_as_its_section_says_and_the_record_holds_it(tmp_path):
+    def run(model: str) -> tuple[kzoo.runs.steps.Run, dict]:
+        overrides = [f"models=[{model}]", "steps=[build]"]
+        done = kzoo.run("quickstart", overrides, output=tmp_path / "run")
+        return done, read_json(tmp_path / "run" / "ledger" / "mlp.build.json")
+
+    done, record = run("{name: mlp, arguments: {depth: 1, width: 32}}")
+    assert "mlp.build" in done.ran
+    assert record["settings"]["arguments"] == {"depth": 1, "width": 32}
+    assert record["settings"]["norm"] == "batch"
+    assert record["result"]["params"] == (32 * 32 + 1) * 32 + (32 + 1) * 10
+    assert done.rows[0]["model"] == "mlp"
+    assert "mlp.build" in run("{name: mlp, arguments: {depth: 1, width: 32}}")[0].kept
+    assert "mlp.build" in run("{name: mlp, arguments: {depth: 2, width: 32}}")[0].ran

@@ -10,7 +10,13 @@ import pytest
 
 from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.zoo.build import build
-from kzoo.zoo.model_file import gives_probabilities, load_model, read_notes, save_model
+from kzoo.zoo.model_file import (
+    gives_probabilities,
+    load_model,
+    opened,
+    read_notes,
+    save_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +134,45 @@ def test_a_class_that_is_not_keras_own_is_refused(tmp_path):
     keras.saving.get_custom_objects().pop("tests>Custom")
     with pytest.raises(BadInputError, match="custom class"):
         load_model(tmp_path / "model.keras")
+
+
+def with_heads(*names: str, order: int = 1, classes: int = 3) -> keras.Model:
+    """An output of 3 classes from layer "head", and one from each of the others."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.Flatten(name="stem")(image)
+    outputs = [keras.layers.Dense(3, name="head")(x)]
+    outputs += [keras.layers.Dense(classes, name=name)(x) for name in names]
+    return keras.Model(image, outputs[::order], name="net")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_auxiliary_heads_are_in_the_file_and_come_out_when_asked(order, tmp_path):
+    model = with_heads("head_aux1", "head_aux2", order=order)
+    path = save_model(model, tmp_path / "model.keras")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 1)).astype(np.float32)
+    expected = dict(zip(model.output_names, model(images), strict=True))
+    for source in (model, path):
+        alone = opened(source)
+        assert alone.name == "net"
+        assert [layer.name for layer in alone.layers] == ["image", "stem", "head"]
+        assert np.array_equal(alone(images), expected["head"])
+        every = opened(source, auxiliary=True)
+        assert every.output_names[0] == "head"
+        assert sorted(every.output_names) == ["head", "head_aux1", "head_aux2"]
+        for name, output in zip(every.output_names, every(images), strict=True):
+            assert np.array_equal(output, expected[name])
+
+
+def test_without_auxiliary_heads_the_model_is_the_one_given(model):
+    assert opened(model) is opened(model, auxiliary=True) is model
+
+
+def test_two_classifiers_are_refused_and_heads_of_other_classes_too():
+    with pytest.raises(BadInputError, match="1 inputs and 2 outputs"):
+        opened(with_heads("second", "head_aux1"))
+    with pytest.raises(BadInputError, match=r"\(None, 4\) from an auxiliary head"):
+        opened(with_heads("head_aux1", classes=4))
 
 
 def test_a_missing_file_and_another_kind_are_told_apart(tmp_path):

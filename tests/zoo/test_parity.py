@@ -153,3 +153,32 @@ def test_resnet8_is_the_one_of_mlperf_tiny(shared, tmp_path):
     found = softmax(np.asarray(bare(images.astype(np.float32))))
     assert len(set(expected.argmax(axis=1))) > 1
     assert np.abs(found - expected).max() <= 1e-4
+
+
+def test_vww_mobilenet_is_the_one_of_mlperf_tiny(shared, tmp_path):
+    model = build("vww_mobilenet")
+    # Their file numbers the layers of each kind; ours are in the same order.
+    kinds = {
+        "conv2d": keras.layers.Conv2D,
+        "depthwise_conv2d": keras.layers.DepthwiseConv2D,
+        "batch_normalization": keras.layers.BatchNormalization,
+        "dense": keras.layers.Dense,
+    }
+    with h5py.File(shared / "mlperf-tiny" / "vww_96.h5") as file:
+        for kind, cls in kinds.items():
+            for number, layer in enumerate(la for la in model.layers if type(la) is cls):
+                group = f"{kind}_{number}" if number else kind
+                values = file[f"model_weights/{group}/{group}"]
+                names = [weight.name for weight in layer.weights]
+                if kind == "depthwise_conv2d":
+                    names = ["depthwise_kernel", "bias"]
+                layer.set_weights([values[f"{name}:0"][:] for name in names])
+    images = np.random.default_rng(0).integers(0, 256, (8, 96, 96, 3), np.uint8)
+    images[:4] = np.kron(images[:4, ::24, ::24], np.ones((24, 24, 1), np.uint8))  # smooth ones too
+    # Theirs takes pixels / 255.
+    np.save(tmp_path / "images.npy", images.astype(np.float32) / 255)
+    _, expected = lite_outputs(
+        shared / "mlperf-tiny" / "vww_96_float.tflite", tmp_path / "images.npy", np.arange(8)
+    )
+    found = np.asarray(model(images.astype(np.float32)))
+    assert np.abs(found - expected).max() <= 1e-4 * expected.std()

@@ -1,0 +1,1 @@
+"""Compression on the graph of any functional Keras model: replayed, folded, re-parameterized."""

@@ -1,0 +1,518 @@
+"""A drawing of a network, as a figure of a paper would show it, from the table of its layers.
+
+Blocks stand below each other, what is equal once; in a block its branches stand side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from xml.sax.saxutils import escape
+
+from kzoo.report.layout import Layout, lay_out
+from kzoo.report.structure import (
+    SIGNS,
+    Block,
+    Node,
+    blocks_of,
+    dimensions,
+    fold,
+    label,
+    span,
+    tags,
+)
+
+# (light, dark); the strides' are near Okabe and Ito's, which any colour blindness tells apart.
+COLOURS = {
+    "ink": ("#1b2733", "#e6edf3"),
+    "faint": ("#5d6b78", "#9aa7b4"),
+    "line": ("#6b7885", "#8b98a5"),
+    "paper": ("#ffffff", "#0d1117"),
+    "box": ("#ffffff", "#161d26"),
+    "pill": ("#e9edf1", "#2b3541"),
+    "track": ("#e6eaee", "#252e39"),
+    "s1": ("#8a96a3", "#8a96a3"),
+    "s2": ("#56b4e9", "#56b4e9"),
+    "s4": ("#0072b2", "#3d9be0"),
+    "s8": ("#009e73", "#1fb58c"),
+    "s16": ("#d98c00", "#e69f00"),
+    "s32": ("#d55e00", "#ee7a2b"),
+    "s64": ("#cc79a7", "#cc79a7"),
+    "s0": ("#6d5fa8", "#9488d1"),
+}
+"""s0 is for what is no image any more."""
+
+HIGH, GAP, PAD = 23.0, 14.0, 13.0
+"""Of a box; between two below each other; between a block's frame and its boxes."""
+BAND, GUTTER, SIDE = 30.0, 26.0, 262.0
+BEND = 8.0
+"""Radius of the corners of lines that pass a block by."""
+PARAMS, MACS = 104.0, 172.0
+"""Where the columns at the right begin."""
+
+
+def network_svg(table: Sequence[Mapping], title: str) -> str:
+    """Draws a network.
+
+    Args:
+        table: a row per layer in the order of computation: name, kind, inputs (names), shape of
+            the output without the batch, params, macs, settings; see `kzoo.zoo.count`.
+        title: above the drawing.
+
+    Returns:
+        An SVG document. It follows the reader's light or dark mode; exact figures are tooltips.
+    """
+    blocks = fold(blocks_of(table))
+    return _Drawing(blocks, table, title).svg()
+
+
+NARROW = dict.fromkeys("iljtf.,:;|!'I ()[]/", 0.25) | dict.fromkeys("mwMW@%", 0.85)
+
+
+def _text_width(text: str, size: float) -> float:
+    """About that of Helvetica, on the wide side."""
+    return size * sum(NARROW.get(c, 0.7 if c.isupper() else 0.58) for c in text)
+
+
+def _pill_width(tag: tuple[str, str]) -> float:
+    return _text_width(tag[0], 8.5) + 9
+
+
+def _width(node: Node) -> float:
+    leading, trailing = tags(node)
+    pills = sum(_pill_width(tag) + 4 for tag in (*leading, *trailing))
+    if node.kind in SIGNS:
+        return 2 * (11 + pills) if pills else 22.0
+    text = _text_width(label(node), 11)
+    return text + pills + 18 if text else pills + 8
+
+
+class _Drawing:
+    """Collects the elements of the picture from the top down."""
+
+    def __init__(self, blocks: list[Block], table: Sequence[Mapping], title: str):
+        self.blocks, self.table, self.title = blocks, table, title
+        self.macs = max(1, sum(row["macs"] for row in table))
+        self.parts: list[str] = []
+        self.home = {row["name"]: i for i, block in enumerate(blocks) for row in block.rows}
+        self.inside = [_Inside(block, self.home) for block in blocks]
+        self.left = max(each.left for each in self.inside) + PAD
+        self.right = max(each.right for each in self.inside) + PAD
+        spare = max(0.0, 300 - self.left - self.right) / 2
+        self.left, self.right = self.left + spare, self.right + spare
+        self.skips = self._skips()
+        lanes = max((lane for *_, lane in self.skips), default=-1) + 1
+        self.edge = 24 + BAND + GUTTER / 2 + 11 * lanes
+        self.axis = self.edge + self.left
+        self.far = self.axis + self.right
+        self.width = self.far + SIDE
+
+    def _skips(self) -> list[tuple[int, int, int, int]]:
+        """(from, to, port, lane in the gutter) of what passes a block by."""
+        found, taken = [], []
+        for i, inside in enumerate(self.inside):
+            for port, name in enumerate(inside.ports):
+                source = self.home.get(name, i)
+                if source == i or (port == 0 and source == i - 1):
+                    continue
+                busy = {lane for a, b, lane in taken if a < i and source < b}
+                lane = next(n for n in range(99) if n not in busy)
+                taken.append((source, i, lane))
+                found.append((source, i, port, lane))
+        return found
+
+    def svg(self) -> str:
+        """The document."""
+        y = 92.0
+        tops = []
+        for inside in self.inside:
+            tops.append(y)
+            y += inside.height + (24 if len(inside.block.members) == 1 else 32)
+        bottoms = [top + each.height for top, each in zip(tops, self.inside, strict=True)]
+        self._bands(tops, bottoms)
+        for i, inside in enumerate(self.inside):
+            self._block(inside, tops[i])
+            if i and inside.ports and self.home.get(inside.ports[0]) == i - 1:
+                folded = 8 if len(self.inside[i - 1].block.members) > 1 else 0
+                x = self.axis + self.inside[i - 1].exit
+                end = self.axis + inside.port_xs[0], tops[i] - 1
+                bend = self._curve([(x, bottoms[i - 1] + folded), end])
+                self.parts.append(f'<path class="wire" marker-end="url(#tip)" d="{bend}"/>')
+        for source, target, port, lane in self.skips:
+            self._skip(bottoms[source], tops[target], self.inside[target], port, lane)
+        height = y + 34
+        self._legend(height - 30)
+        head = self._head()
+        return "\n".join(
+            [
+                f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width:.0f}" '
+                f'height="{height:.0f}" viewBox="0 0 {self.width:.0f} {height:.0f}" role="img">',
+                f"<title>{escape(self.title)}</title>",
+                f"<style>{_style()}</style>",
+                '<defs><marker id="tip" viewBox="0 0 8 8" refX="6.5" refY="4" markerWidth="7" '
+                'markerHeight="7" orient="auto"><path class="tip" d="M0 .8 7 4 0 7.2z"/></marker>'
+                "</defs>",
+                f'<rect class="paper" width="{self.width:.0f}" height="{height:.0f}"/>',
+                *head,
+                *self.parts,
+                "</svg>\n",
+            ]
+        )
+
+    def _head(self) -> list[str]:
+        params = sum(row["params"] for row in self.table)
+        image = next((row["shape"] for row in self.table if row["kind"] == "InputLayer"), [])
+        said = (
+            f"{_scaled(params)} parameters · {_scaled(self.macs)} MACs · input {dimensions(image)}"
+        )
+        side = self.far + 22
+        return [
+            f'<text class="ink title" x="24" y="38">{escape(self.title)}</text>',
+            f'<text class="faint sub" x="24" y="58">{escape(said)}</text>',
+            f'<text class="faint column" x="{side:.1f}" y="80">output</text>',
+            f'<text class="faint column" x="{side + PARAMS:.1f}" y="80">parameters</text>',
+            f'<text class="faint column" x="{side + MACS:.1f}" y="80">MACs</text>',
+        ]
+
+    def _bands(self, tops: list[float], bottoms: list[float]) -> None:
+        """The stages at the left, in the colour of their stride."""
+        start = 0
+        for i in range(1, len(self.blocks) + 1):
+            if i < len(self.blocks) and self._stage(i) == self._stage(start):
+                continue
+            name, colour = self._stage(start), self._colour(i - 1)
+            top, high = tops[start], bottoms[i - 1] - tops[start]
+            stride = colour.removeprefix("s")
+            said = name.replace("stage", "stage ")
+            if stride != "0" and high > 130:
+                said += f" · stride {stride}"
+            self.parts.append(
+                f'<rect class="{colour}" x="24" y="{top:.1f}" width="20" height="{high:.1f}" '
+                f'rx="5"/><text class="band" transform="translate(38 {top + high / 2:.1f}) '
+                f'rotate(-90)">{escape(said) if high > 34 else ""}</text>'
+            )
+            start = i
+
+    def _stage(self, i: int) -> str:
+        return self.blocks[i].name.split("_")[0].replace("image", "in")
+
+    def _colour(self, i: int) -> str:
+        """The class of a block's stride."""
+        image = next((row["shape"] for row in self.table if row["kind"] == "InputLayer"), [])
+        shape = self.blocks[i].nodes[-1].rows[-1]["shape"]
+        if len(shape) < 3 or len(image) < 3 or not image[0] or not shape[0] or shape[0] == 1:
+            return "s0"
+        stride = image[0] / shape[0]
+        return "s" + str(min((1, 2, 4, 8, 16, 32, 64), key=lambda s: abs(s / stride - 1)))
+
+    def _block(self, inside: _Inside, top: float) -> None:
+        i = self.inside.index(inside)
+        block, colour = inside.block, self._colour(i)
+        count = len(block.members)
+        wide, params, macs = (
+            self.far - self.edge,
+            *(sum(row[key] for row in block.rows) for key in ("params", "macs")),
+        )
+        name = block.name if count == 1 else f"{block.name} … {block.members[-1].name}"
+        self.parts.append("<g>")
+        self._title(f"{name}\n{params:,} parameters\n{self._share(macs)}")
+        for shift in (8, 4) if count > 1 else ():
+            self.parts.append(
+                f'<rect class="box {colour}-edge stack" x="{self.edge + shift:.1f}" '
+                f'y="{top + shift:.1f}" width="{wide:.1f}" height="{inside.height:.1f}" rx="9"/>'
+            )
+        frame = f'x="{self.edge:.1f}" y="{top:.1f}" width="{wide:.1f}" '
+        frame += f'height="{inside.height:.1f}" rx="9"'
+        self.parts.append(f'<rect class="box" {frame}/>')
+        self.parts.append(f'<rect class="{colour}-tint {colour}-edge" {frame}/>')
+        self.parts.append("</g>")
+        if count > 1:
+            text = f"× {count}"
+            half = _text_width(text, 11.5) / 2 + 8
+            x = self.far - half - 8
+            self.parts.append(
+                f'<rect class="{colour}" x="{x - half:.1f}" y="{top - 9:.1f}" '
+                f'width="{2 * half:.1f}" height="18" rx="9"/>'
+                f'<text class="badge" x="{x:.1f}" y="{top + 4:.1f}">{text}</text>'
+            )
+        self._wires(inside, top)
+        for node, x, y in zip(block.nodes, inside.xs, inside.ys, strict=True):
+            self._node(node, self.axis + x, top + y, colour)
+        self._side(block, name, top + inside.height / 2, colour)
+
+    def _wires(self, inside: _Inside, top: float) -> None:
+        for points in inside.wires:
+            path = self._curve([(self.axis + x, top + y) for x, y in points])
+            self.parts.append(f'<path class="wire" d="{path}"/>')
+
+    def _curve(self, points: Sequence[tuple[float, float]]) -> str:
+        """Down from point to point: straight, or in an S where x changes."""
+        (x, y), *others = points
+        path = [f"M{x:.1f} {y:.1f}"]
+        for right, down in others:
+            if abs(right - x) < 0.5:
+                path.append(f"V{down:.1f}")
+            else:
+                middle = (y + down) / 2
+                path.append(
+                    f"C{x:.1f} {middle:.1f} {right:.1f} {middle:.1f} {right:.1f} {down:.1f}"
+                )
+            x, y = right, down
+        return " ".join(path)
+
+    def _node(self, node: Node, x: float, y: float, colour: str) -> None:
+        leading, trailing = tags(node)
+        width, text = _width(node), label(node)
+        self.parts.append("<g>")
+        others = [other.main for other in node.alike[1:] if other.main]
+        self._title("\n".join(self._told(row) for row in (*node.rows, *others)))
+        if node.kind in SIGNS:
+            self.parts.append(
+                f'<circle class="box {colour}-edge" cx="{x:.1f}" cy="{y:.1f}" r="10"/>'
+                f'<text class="ink sign" x="{x:.1f}" y="{y + 5:.1f}">{text}</text>'
+            )
+            self._pills(trailing, x + 14, y)
+        else:
+            quiet = not any(row["params"] or row["macs"] for row in node.rows)
+            tint = "" if quiet else f" {colour}-full"
+            box = f'x="{x - width / 2:.1f}" y="{y - HIGH / 2:.1f}" width="{width:.1f}"'
+            box += f' height="{HIGH:.0f}" rx="{HIGH / 2 if node.kind == "Concatenate" else 5:.0f}"'
+            self.parts.append(f'<rect class="box {colour}-edge" {box}/>')
+            if tint:
+                self.parts.append(f'<rect class="{colour}-full" {box}/>')
+            at = x - width / 2 + (9 if text else 6)
+            at = self._pills(leading, at, y)
+            wide = _text_width(text, 11)
+            self.parts.append(
+                f'<text class="ink label" x="{at + wide / 2:.1f}" y="{y + 4:.1f}">'
+                f"{escape(text)}</text>"
+            )
+            self._pills(trailing, at + wide + (4 if text else 0), y)
+        self.parts.append("</g>")
+
+    def _pills(self, tags: list[tuple[str, str]], x: float, y: float) -> float:
+        for tag in tags:
+            wide = _pill_width(tag)
+            self.parts.append(
+                f'<rect class="pill {tag[1]}" x="{x:.1f}" y="{y - 7.5:.1f}" width="{wide:.1f}" '
+                f'height="15" rx="7.5"/><text class="ink tag" x="{x + wide / 2:.1f}" '
+                f'y="{y + 3:.1f}">{escape(tag[0])}</text>'
+            )
+            x += wide + 4
+        return x
+
+    def _side(self, block: Block, name: str, y: float, colour: str) -> None:
+        x = self.far + 22
+        params, macs = (sum(row[key] for row in block.rows) for key in ("params", "macs"))
+        shapes = [member.nodes[-1].rows[-1]["shape"] for member in block.members]
+        same = len({tuple(shape) for shape in shapes}) == 1
+        shape = dimensions(
+            [*shapes[0][:-1], shapes[0][-1] if same else span([s[-1] for s in shapes])]
+        )
+        share = macs / self.macs
+        y += 4
+        self.parts.append(
+            f'<text class="faint name" x="{x:.1f}" y="{y - 12:.1f}">{escape(name)}</text>'
+            f'<text class="ink figure" x="{x:.1f}" y="{y + 4:.1f}">{shape}</text>'
+            f'<text class="ink figure" x="{x + PARAMS:.1f}" y="{y + 4:.1f}">'
+            f"{_scaled(params) if params else '–'}</text>"
+        )
+        if macs:
+            self.parts.append(
+                f"<g><title>{escape(self._share(macs))}</title>"
+                f'<rect class="track" x="{x + MACS:.1f}" y="{y + 8:.1f}" width="46" height="3" '
+                f'rx="1.5"/><rect class="{colour}" x="{x + MACS:.1f}" y="{y + 8:.1f}" '
+                f'width="{max(0.8, 46 * share):.1f}" height="3" rx="1.5"/>'
+                f'<text class="ink figure" x="{x + MACS:.1f}" y="{y + 4:.1f}">'
+                f"{escape(_percent(share))}</text></g>"
+            )
+
+    def _skip(self, bottom: float, top: float, inside: _Inside, port: int, lane: int) -> None:
+        """From the left side of a block, past others, into another."""
+        x = self.edge - 12 - 11 * lane
+        start, end = bottom - 14, top + BEND
+        target = self.axis + inside.port_xs[port]
+        self.parts.append(
+            f'<path class="wire" d="M{self.edge:.1f} {start:.1f} Q{x:.1f} {start:.1f} {x:.1f} '
+            f"{start + 12:.1f} V{end - 12:.1f} Q{x:.1f} {end:.1f} {self.edge:.1f} {end:.1f} "
+            f'H{target - BEND:.1f} Q{target:.1f} {end:.1f} {target:.1f} {end + BEND:.1f}"/>'
+        )
+
+    def _legend(self, y: float) -> None:
+        x = self.edge
+        used = dict.fromkeys(self._colour(i) for i in range(len(self.blocks)))
+        for colour in used:
+            said = "vector" if colour == "s0" else f"stride {colour.removeprefix('s')}"
+            self.parts.append(
+                f'<rect class="{colour}" x="{x:.1f}" y="{y - 9:.1f}" width="10" height="10" '
+                f'rx="2.5"/><text class="faint key" x="{x + 15:.1f}" y="{y:.1f}">{said}</text>'
+            )
+            x += 32 + _text_width(said, 10)
+
+    def _title(self, text: str) -> None:
+        self.parts.append(f"<title>{escape(text)}</title>")
+
+    def _told(self, row: Mapping) -> str:
+        told = f"{row['name']}: {row['kind']}, {dimensions(row['shape'])}"
+        if row["params"]:
+            told += f", {row['params']:,} parameters"
+        return told + (f", {self._share(row['macs'])}" if row["macs"] else "")
+
+    def _share(self, macs: int) -> str:
+        return f"{macs:,} MACs ({100 * macs / self.macs:.2f} %)"
+
+
+class _Inside:
+    """A block's nodes laid out: places relative to its axis and its top."""
+
+    def __init__(self, block: Block, home: Mapping[str, int]):
+        self.block = block
+        nodes = block.nodes
+        outside = [given for node in nodes for given in node.inputs if isinstance(given, str)]
+        # The nearest block comes first: it is the one right above.
+        self.ports = sorted(dict.fromkeys(outside), key=lambda name: -home.get(name, -1))
+        count = len(self.ports)
+        widths = [1.0] * count + [_width(node) for node in nodes]
+        edges, straight = [], [-1] * (count + len(nodes))
+        for i, node in enumerate(nodes):
+            for given in dict.fromkeys(node.inputs):
+                start = self.ports.index(given) if isinstance(given, str) else count + given
+                edges.append((start, count + i))
+        last = count + len(nodes) - 1
+        for node, above in _spine(last, edges, nodes, count):
+            straight[node] = above
+        # Rounded up, blocks that differ in a digit alone are laid out once.
+        rounded = tuple(10.0 * math.ceil(width / 10) for width in widths)
+        layout = lay_out(rounded, tuple(edges), tuple(straight))
+        rows = self._rows(layout, edges, count)
+        self.xs, self.ys = layout.x[count:], [rows[r] for r in layout.rank[count:]]
+        self.port_xs = layout.x[:count]
+        self.exit = layout.x[last]
+        self.height = max(self.ys, default=0.0) + HIGH / 2 + PAD
+        self.wires = [
+            self._wire(layout.routes[edge], rows, edge[0] if edge[0] < count else None)
+            for edge in edges
+        ]
+        self.wires.append([(self.exit, self.ys[-1]), (self.exit, self.height)])
+        if block.name == "head":
+            self.wires.pop()
+        reach = [
+            *((x - width / 2, x + width / 2) for x, width in zip(layout.x, widths, strict=True)),
+            *((x - 4, x + 4) for route in layout.routes.values() for x, _ in route),
+        ]
+        low, high = min(low for low, _ in reach), max(high for _, high in reach)
+        # What has one way in hangs from it; the cells of NASNet stand in the middle.
+        shift = -(low + high) / 2 if count > 1 else 0.0
+        self.left, self.right = -low - shift, high + shift
+        self.exit += shift
+        self.xs = [x + shift for x in self.xs]
+        self.port_xs = [x + shift for x in self.port_xs]
+        self.wires = [[(x + shift, y) for x, y in wire] for wire in self.wires]
+
+    def _rows(self, layout: Layout, edges: list, count: int) -> list[float]:
+        """The middle of every rank; wide jumps get more room to bend in."""
+        ranks = max(layout.rank) + 1
+        jumps = [0.0] * (ranks + 1)
+        for edge in edges:
+            for (a, _), (b, rank) in zip(
+                layout.routes[edge], layout.routes[edge][1:], strict=False
+            ):
+                jumps[rank] = max(jumps[rank], abs(a - b))
+        gaps = [GAP + min(26.0, 0.08 * jump) for jump in jumps]
+        rows = [PAD + HIGH / 2] if not count else [0.0]
+        for rank in range(1, ranks):
+            if rank == 1 and count:
+                rows.append(gaps[1] + 6 + HIGH / 2)
+            else:
+                rows.append(rows[-1] + HIGH + gaps[rank])
+        return rows
+
+    def _wire(self, route: list, rows: list[float], port: int | None) -> list[tuple[float, float]]:
+        (x, rank), *others = route
+        # Through the first port from above, through the others from the left, see _Drawing._skip.
+        start = {None: rows[rank] + HIGH / 2, 0: 0.0}.get(port, 2 * BEND)
+        points = [(x, start)]
+        for right, r in others:
+            points += [(right, rows[r] - HIGH / 2), (right, rows[r] + HIGH / 2)]
+        return points[:-1]
+
+
+def _spine(last: int, edges: list, nodes: list[Node], count: int) -> list[tuple[int, int]]:
+    """(node, the one above) of the main path, from the end up.
+
+    At a sum it follows the longer branch, at a product the one that is scaled. Where three or more
+    branches are joined none of them is the main one, and the join stands below the split.
+    """
+    before: dict[int, list[int]] = {}
+    for start, end in edges:
+        before.setdefault(end, []).append(start)
+    length: dict[int, int] = {}
+    for node in range(count + len(nodes)):
+        length[node] = 1 + max((length[other] for other in before.get(node, [])), default=0)
+    found = []
+    node = last
+    while before.get(node):
+        above = before[node]
+        kind = nodes[node - count].kind
+        if len(above) > 2:
+            found.append((node, _split(node, before)))
+            node = found[-1][1]
+            continue
+        chosen = above[0] if kind == "Multiply" else max(above, key=length.__getitem__)
+        found.append((node, chosen))
+        node = chosen
+    return found
+
+
+def _split(join: int, before: Mapping[int, list[int]]) -> int:
+    """The last node through which every way to ``join`` leads; the first one of all otherwise."""
+    ways: dict[int, set[int]] = {}
+    for node in range(join + 1):
+        above = [ways[other] for other in before.get(node, [])]
+        ways[node] = {node} | (set.intersection(*above) if above else set())
+    return max(ways[join] - {join}, default=0)
+
+
+def _scaled(count: float) -> str:
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= 0.9995 * size:
+            value = count / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
+    return f"{count:.0f}"
+
+
+def _percent(share: float) -> str:
+    if share < 0.0005:
+        return "< 0.1 %"
+    return f"{100 * share:.{0 if share > 0.0995 else 1}f} %"
+
+
+def _style() -> str:
+    def rules(mode: int) -> str:
+        css = []
+        for name, colours in COLOURS.items():
+            colour = colours[mode]
+            if name in ("ink", "faint", "paper", "box", "pill", "track"):
+                css.append(f".{name}{{fill:{colour}}}")
+            elif name == "line":
+                css.append(f".wire{{stroke:{colour}}} .tip{{fill:{colour}}}")
+            else:
+                css.append(
+                    f".{name}{{fill:{colour}}} .{name}-edge{{stroke:{colour}}} "
+                    f".{name}-tint{{fill:{colour};fill-opacity:{(0.07, 0.10)[mode]}}} "
+                    f".{name}-full{{fill:{colour};fill-opacity:{(0.20, 0.30)[mode]}}}"
+                )
+        return "\n".join(css)
+
+    return f"""
+text{{font-family:"Helvetica Neue",Helvetica,Arial,"Liberation Sans",sans-serif}}
+.title{{font-size:20px;font-weight:600}} .sub{{font-size:12px}}
+.column,.name,.key{{font-size:10px}} .figure{{font-size:11px}}
+.label{{font-size:11px;text-anchor:middle}} .tag{{font-size:8.5px;text-anchor:middle}}
+.sign{{font-size:14px;text-anchor:middle}}
+.band{{font-size:10.5px;font-weight:600;text-anchor:middle;fill:#fff}}
+.badge{{font-size:11.5px;font-weight:600;text-anchor:middle;fill:#fff}}
+.wire{{fill:none;stroke-width:1.3}} .stack{{stroke-opacity:.55}}
+{rules(0)}
+@media (prefers-color-scheme:dark){{{rules(1)}}}
+"""

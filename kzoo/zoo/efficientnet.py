@@ -1,0 +1,112 @@
+"""EfficientNet: Tan, Le 2019 (arXiv:1905.11946), table 1 and compound scaling.
+
+Lite: Liu 2020, tensorflow/tpu, models/official/efficientnet/lite: B0 to B4 without what integer
+accelerators lack (no squeeze-and-excite, ReLU6 for swish).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+from kzoo.registry import model
+from kzoo.zoo.blocks import (
+    classifier,
+    conv,
+    divisible,
+    inverted_residual,
+    squeeze_excite,
+    stage_names,
+)
+
+# kernel, expansion, stride, channels, repeats
+TABLE_1 = (
+    (3, 1, 1, 16, 1),
+    (3, 6, 2, 24, 2),
+    (5, 6, 2, 40, 2),
+    (3, 6, 2, 80, 3),
+    (5, 6, 1, 112, 3),
+    (5, 6, 2, 192, 4),
+    (3, 6, 1, 320, 1),
+)
+
+
+def unroll(table) -> Iterator[tuple]:
+    """(name, kind, expansion, stride, channels, drop) of each block; rows are as in `TABLE_1`.
+
+    The share of images that drop the block's branch in training grows from 0 towards 0.2 (section
+    5.2; Huang et al. 2016).
+    """
+    blocks = [
+        (kind, expand, 1 if repeat else stride, channels)
+        for kind, expand, stride, channels, repeats in table
+        for repeat in range(repeats)
+    ]
+    names = stage_names(stride for _, _, stride, _ in blocks)
+    for i, (name, block) in enumerate(zip(names, blocks, strict=True)):
+        yield name, *block, 0.2 * i / len(blocks)
+
+
+_KERAS = {"paper": "Tan, Le 2019 (arXiv:1905.11946), table 1", "top1_source": "keras"}
+# torchvision has TensorFlow's weights for these three, and with them its epsilon.
+_LARGE = _KERAS | {"flavours": {"torch": {"epsilon": 1e-3}}}
+
+
+@model("efficientnet_b0", size=224, width=1.0, depth=1.0, dropout=0.2, top1=77.1,
+       params=5_288_548, total_params=5_330_564, macs=385_814_752, **_KERAS)  # fmt: skip
+@model("efficientnet_b1", size=240, width=1.0, depth=1.1, dropout=0.2, top1=79.1,
+       params=7_794_184, total_params=7_856_232, macs=686_802_832, **_KERAS)  # fmt: skip
+@model("efficientnet_b2", size=260, width=1.1, depth=1.2, dropout=0.3, top1=80.1,
+       params=9_109_994, total_params=9_177_562, macs=993_561_872, **_KERAS)  # fmt: skip
+@model("efficientnet_b3", size=300, width=1.2, depth=1.4, dropout=0.3, top1=81.6,
+       params=12_233_232, total_params=12_320_528, macs=1_827_141_392, **_KERAS)  # fmt: skip
+@model("efficientnet_b4", size=380, width=1.4, depth=1.8, dropout=0.4, top1=82.9,
+       params=19_341_616, total_params=19_466_816, macs=4_393_771_024, **_KERAS)  # fmt: skip
+@model("efficientnet_b5", size=456, width=1.6, depth=2.2, dropout=0.4, top1=83.6,
+       params=30_389_784, total_params=30_562_520, macs=10_266_384_752, **_LARGE)  # fmt: skip
+@model("efficientnet_b6", size=528, width=1.8, depth=2.6, dropout=0.5, top1=84.0,
+       params=43_040_704, total_params=43_265_136, macs=19_067_593_536, **_LARGE)  # fmt: skip
+@model("efficientnet_b7", size=600, width=2.0, depth=3.1, dropout=0.5, top1=84.3,
+       params=66_347_960, total_params=66_658_680, macs=37_745_884_192, **_LARGE)  # fmt: skip
+def efficientnet(x, classes, *, width, depth, dropout):
+    table = [(*row, divisible(c * width), math.ceil(n * depth)) for *row, c, n in TABLE_1]
+    x = conv(x, divisible(32 * width), 3, 2, act="silu", name="stem")
+    for name, kernel, expand, stride, filters, drop in unroll(table):
+        entering = x.shape[-1]
+        attend = partial(squeeze_excite, filters=entering // 4, act="silu")
+        x = inverted_residual(
+            x, filters, kernel, stride, expand * entering,
+            act="silu", attend=attend, drop=drop, name=name,
+        )  # fmt: skip
+    x = conv(x, divisible(1280 * width), act="silu", name="head_expand")
+    return classifier(x, classes, dropout)
+
+
+_LITE = {
+    "paper": "Liu 2020, EfficientNet-Lite (tensorflow/tpu, models/official/efficientnet/lite)",
+    "mean": 127.0, "std": 128.0, "top1_source": "timm",
+}  # fmt: skip
+
+
+@model("efficientnet_lite0", size=224, width=1.0, depth=1.0, dropout=0.2, top1=74.846,
+       params=4_652_008, total_params=4_694_024, macs=385_187_552, **_LITE)  # fmt: skip
+@model("efficientnet_lite1", size=240, width=1.0, depth=1.1, dropout=0.2, top1=76.674,
+       params=5_416_680, total_params=5_470_344, macs=600_185_232, **_LITE)  # fmt: skip
+@model("efficientnet_lite2", size=260, width=1.1, depth=1.2, dropout=0.3, top1=77.47,
+       params=6_092_072, total_params=6_150_168, macs=859_736_272, **_LITE)  # fmt: skip
+@model("efficientnet_lite3", size=300, width=1.2, depth=1.4, dropout=0.3, top1=79.808,
+       params=8_197_096, total_params=8_273_768, macs=1_607_554_544, **_LITE)  # fmt: skip
+@model("efficientnet_lite4", size=380, width=1.4, depth=1.8, dropout=0.3, top1=81.54,
+       params=13_006_568, total_params=13_118_936, macs=3_943_564_112, **_LITE)  # fmt: skip
+def efficientnet_lite(x, classes, *, width, depth, dropout):
+    # The first and the last row stay one block; stem and head keep their width.
+    table = [
+        (*row, divisible(c * width), math.ceil(n * depth) if n > 1 else 1) for *row, c, n in TABLE_1
+    ]
+    x = conv(x, 32, 3, 2, act="relu6", name="stem")
+    for name, kernel, expand, stride, filters, drop in unroll(table):
+        middle = expand * x.shape[-1]
+        x = inverted_residual(x, filters, kernel, stride, middle, drop=drop, name=name)
+    x = conv(x, 1280, act="relu6", name="head_expand")
+    return classifier(x, classes, dropout)

@@ -1,0 +1,38 @@
+"""MobileOne: Vasu et al. 2023 (arXiv:2206.04040), section 3.3 and table 2, in its training form.
+
+`kzoo.reparameterize` turns it into the deployed one: MobileNetV1's plain chain of convolutions.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from kzoo.registry import model
+from kzoo.zoo.blocks import activate, classifier, conv, depthwise, layers, normalize
+
+
+def block(x, filters, kernel, stride, k, *, name):
+    """k normalized convolutions, a 1x1 beside larger ones and, where shapes allow, identity, summed
+    (figure 3); depthwise where ``filters`` is None."""
+    branch = functools.partial(conv, x, filters) if filters else functools.partial(depthwise, x)
+    branches = [branch(kernel, stride, act=None, name=f"{name}_{i}") for i in range(1, k + 1)]
+    if kernel > 1:
+        branches.append(branch(1, stride, act=None, name=f"{name}_scale"))
+    if stride == 1 and filters in (None, x.shape[-1]):
+        branches.append(normalize(x, name=f"{name}_skip"))
+    return activate(layers.Add(name=f"{name}_add")(branches), "relu", name)
+
+
+@model("mobileone_s0", size=224, flavour="torch",
+       blocks=(2, 8, 10, 1), widths=(48, 128, 256, 1024), k=4,
+       params=5_293_272, total_params=5_381_464, macs=1_051_935_232,
+       paper="Vasu et al. 2023 (arXiv:2206.04040), tables 2 and 3", top1=71.4,
+       top1_data="ImageNet-1k", top1_source="table 9 of the paper")  # fmt: skip
+def mobileone(x, classes, *, blocks, widths, k):
+    x = block(x, min(64, widths[0]), 3, 2, 1, name="stem")
+    for i, (filters, count) in enumerate(zip(widths, blocks, strict=True), start=1):
+        for j in range(1, count + 1):
+            name = f"stage{i}_{j}"
+            x = block(x, None, 3, 2 if j == 1 else 1, k, name=f"{name}_depthwise")
+            x = block(x, filters, 1, 1, k, name=f"{name}_pointwise")
+    return classifier(x, classes)

@@ -1,0 +1,46 @@
+"""Networks of dense layers alone.
+
+Perceptron: Rosenblatt 1958, The Perceptron, Psychological Review 65 (6); one layer on the pixels.
+MLP: Rumelhart, Hinton, Williams 1986, Nature 323, with the hidden units that came since.
+"""
+
+from __future__ import annotations
+
+from kzoo.errors import UsageError, nearest
+from kzoo.registry import model
+from kzoo.zoo.blocks import layers
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "elu", "maxout")
+
+
+def hidden(x, width: int, activation: str, name: str):
+    """A dense layer of ``width`` units: (n, d) -> (n, width).
+
+    "maxout" is the larger of two affine maps (Goodfellow et al. 2013, arXiv:1302.4389, section 3).
+    """
+    if activation != "maxout":
+        return layers.Dense(width, activation, name=f"{name}_fc")(x)
+    x = layers.Dense(2 * width, name=f"{name}_fc")(x)
+    x = layers.Reshape((2, width), name=f"{name}_pieces")(x)
+    return layers.GlobalMaxPooling1D(name=f"{name}_max")(x)
+
+
+_DIGITS = {"size": 28, "min_size": 1, "channels": 1, "classes": 10}
+
+
+@model("perceptron", **_DIGITS, params=7_850, total_params=7_850, macs=7_840,
+       paper="Rosenblatt 1958, Psychological Review 65 (6)",
+       depth=0, width=0, activation="relu")  # fmt: skip
+@model("mlp", **_DIGITS, params=669_706, total_params=669_706, macs=668_672,
+       paper="Rumelhart, Hinton, Williams 1986, Nature 323; two hidden layers",
+       depth=2, width=512, activation="relu")  # fmt: skip
+def mlp(x, classes, *, depth, width, activation):
+    if activation not in ACTIVATIONS:
+        raise UsageError(
+            f"activation {activation!r} is none of {', '.join(ACTIVATIONS)}"
+            f"{nearest(activation, ACTIVATIONS)}"
+        )
+    x = layers.Flatten(name="stem_flatten")(x)
+    for i in range(1, depth + 1):
+        x = hidden(x, width, activation, f"stage{i}_1")
+    return x if classes is None else layers.Dense(classes, name="head")(x)

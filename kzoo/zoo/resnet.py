@@ -1,0 +1,86 @@
+"""ResNet, ResNeXt and wide ResNet for ImageNet.
+
+He, Zhang, Ren, Sun 2015, Deep Residual Learning (arXiv:1512.03385), table 1.
+Xie, Girshick, Dollar, Tu, He 2016, Aggregated Residual Transformations (arXiv:1611.05431), table 1.
+Zagoruyko, Komodakis 2016, Wide Residual Networks (arXiv:1605.07146), section 3.
+
+In the flavour "torch" the 3x3 convolution of a bottleneck strides, known as ResNet v1.5.
+"""
+
+from __future__ import annotations
+
+from kzoo.registry import model
+from kzoo.zoo.blocks import classifier, conv, flavour, max_pool, residual_add
+
+
+def biased(groups):
+    """keras.applications' ResNets have biases, and stride in the first 1x1; ResNeXts never did."""
+    return flavour().name == "keras" and groups == 1
+
+
+def basic(x, filters, stride, *, middle, groups, name):
+    """Two 3x3 convolutions: (n, h, w, c) -> (n, h/stride, w/stride, filters). Figure 5, left."""
+    bias = biased(groups)
+    y = conv(x, middle, 3, stride, groups=groups, bias=bias, name=f"{name}_1")
+    return conv(y, filters, 3, act=None, bias=bias, name=f"{name}_2")
+
+
+def bottleneck(x, filters, stride, *, middle, groups, name):
+    """1x1, 3x3, 1x1: (n, h, w, c) -> (n, h/stride, w/stride, 4 filters). Figure 5, right."""
+    bias = biased(groups)
+    first, second = (stride, 1) if bias else (1, stride)
+    y = conv(x, middle, 1, first, bias=bias, name=f"{name}_1")
+    y = conv(y, middle, 3, second, groups=groups, bias=bias, name=f"{name}_2")
+    return conv(y, 4 * filters, act=None, bias=bias, name=f"{name}_3")
+
+
+def residual(x, y, stride, *, bias, name):
+    """The branch y added to x, which a 1x1 projection fits to it where shapes differ (option B)."""
+    if stride > 1 or x.shape[-1] != y.shape[-1]:
+        x = conv(x, y.shape[-1], 1, stride, act=None, bias=bias, name=f"{name}_shortcut")
+    return residual_add(x, y, "relu", name=name)
+
+
+_ALL = {
+    "size": 224, "flavour": "torch", "top1_source": "torchvision",
+    "flavours": {"keras": {"symmetric": True, "epsilon": 1.001e-5}},
+}  # fmt: skip
+_RESNET = _ALL | {"paper": "He et al. 2015 (arXiv:1512.03385), table 1", "groups": 1, "width": 64}
+_NEXT = _ALL | {"paper": "Xie et al. 2016 (arXiv:1611.05431), table 1", "block": bottleneck}
+_WIDE = _ALL | {
+    "paper": "Zagoruyko, Komodakis 2016 (arXiv:1605.07146), section 3", "block": bottleneck,
+    "groups": 1, "width": 128,
+}  # fmt: skip
+
+
+@model("resnet18", block=basic, depths=(2, 2, 2, 2), top1=69.758,
+       params=11_689_512, total_params=11_699_112, macs=1_814_073_344, **_RESNET)  # fmt: skip
+@model("resnet34", block=basic, depths=(3, 4, 6, 3), top1=73.314,
+       params=21_797_672, total_params=21_814_696, macs=3_663_761_408, **_RESNET)  # fmt: skip
+@model("resnet50", block=bottleneck, depths=(3, 4, 6, 3), top1=76.13,
+       params=25_557_032, total_params=25_610_152, macs=4_089_184_256, **_RESNET)  # fmt: skip
+@model("resnet101", block=bottleneck, depths=(3, 4, 23, 3), top1=77.374,
+       params=44_549_160, total_params=44_654_504, macs=7_801_405_440, **_RESNET)  # fmt: skip
+@model("resnet152", block=bottleneck, depths=(3, 8, 36, 3), top1=78.312,
+       params=60_192_808, total_params=60_344_232, macs=11_513_626_624, **_RESNET)  # fmt: skip
+@model("resnext50_32x4d", depths=(3, 4, 6, 3), groups=32, width=4, top1=77.618,
+       params=25_028_904, total_params=25_097_128, macs=4_230_479_872, **_NEXT)  # fmt: skip
+@model("resnext101_32x8d", depths=(3, 4, 23, 3), groups=32, width=8, top1=79.312,
+       params=88_791_336, total_params=88_994_216, macs=16_414_015_488, **_NEXT)  # fmt: skip
+@model("resnext101_64x4d", depths=(3, 4, 23, 3), groups=64, width=4, top1=83.246,
+       params=83_455_272, total_params=83_658_152, macs=15_460_270_080, **_NEXT)  # fmt: skip
+@model("wide_resnet50_2", depths=(3, 4, 6, 3), top1=78.468,
+       params=68_883_240, total_params=68_951_464, macs=11_398_021_120, **_WIDE)  # fmt: skip
+@model("wide_resnet101_2", depths=(3, 4, 23, 3), top1=78.848,
+       params=126_886_696, total_params=127_024_552, macs=22_753_050_624, **_WIDE)  # fmt: skip
+def resnet(x, classes, *, block, depths, groups, width):
+    bias = biased(groups)
+    x = conv(x, 64, 7, 2, bias=bias, name="stem")
+    x = max_pool(x, name="stage1_0")
+    for i, depth in enumerate(depths):
+        for j in range(depth):
+            stride = 2 if i and not j else 1
+            name = f"stage{i + 1}_{j + 1}"
+            y = block(x, 64 << i, stride, middle=width * groups << i, groups=groups, name=name)
+            x = residual(x, y, stride, bias=bias, name=name)
+    return classifier(x, classes)

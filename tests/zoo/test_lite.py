@@ -1,0 +1,40 @@
+"""Every registered architecture becomes a .tflite that computes what the model does, in int8 too.
+
+The smallest of each builder at its smallest size here; all names under the ``slow`` mark.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kzoo.lite.convert import convert, write_lite
+from kzoo.progress import silent
+from kzoo.registry import entry, list_models, pair
+from kzoo.zoo.build import build
+from kzoo.zoo.model_file import save_model
+
+NAMES = list_models()
+SMALLEST = {entry(n).builder: n for n in sorted(NAMES, key=lambda n: -entry(n).macs)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[] if n in SMALLEST.values() else [pytest.mark.slow])
+        for n in sorted(NAMES, key=lambda n: entry(n).family)
+    ],
+)
+def test_it_converts_to_float_and_to_int8(name, tmp_path):
+    row = entry(name)
+    size = pair(row.min_size)
+    model = save_model(build(name, classes=10, size=size, seed=0), tmp_path / "model.keras")
+    made = convert(model, tmp_path / "float32.tflite")
+    assert made.max_logit_error <= 1e-4
+    assert made.contents.integer_kernels == 0
+    images = np.random.default_rng(0).integers(0, 256, (8, *size, row.channels), np.uint8)
+    made = write_lite(
+        model, tmp_path / "int8.tflite", "int8", "uint8", "probabilities", images, False, silent
+    )
+    assert made.contents.integer_kernels > 0
+    assert bool(made.contents.float_islands) == bool(row.islands), made.contents.float_islands
