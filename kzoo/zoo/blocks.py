@@ -118,24 +118,24 @@ def normalize(x, act: str | None = None, *, name: str):
     return activate(x, act, name)
 
 
-def he_depthwise(channels: int):
-    """`INITIALIZER` for depthwise kernels.
+def he_depthwise(channels: int, gain: float = 2.0):
+    """`INITIALIZER` for depthwise kernels; gain 1 where no ReLU follows that halves the variance.
 
     Keras counts all channels into their fan-in, though an output sees one: "he_uniform" gives
     weights too small by sqrt(channels), and the signal of a deep network vanishes under BatchNorm's
     epsilon.
     """
     return importlib.import_module("keras.initializers").VarianceScaling(
-        2.0 * channels, "fan_in", "uniform"
+        gain * channels, "fan_in", "uniform"
     )
 
 
-def _convolution(kind: str, x, *filters: int, kernel, stride, padding, name, **options):
+def _convolution(kind: str, x, *filters: int, kernel, stride, padding, name, gain=2.0, **options):
     """A stock convolution, padded by the flavour unless ``padding`` says "valid"."""
     if not padding:
         x, padding = padded(x, kernel, stride, name)
     if kind == "DepthwiseConv2D":
-        options["depthwise_initializer"] = he_depthwise(x.shape[-1])
+        options["depthwise_initializer"] = he_depthwise(x.shape[-1], gain)
     else:
         options["kernel_initializer"] = INITIALIZER
     return getattr(layers, kind)(
@@ -178,7 +178,7 @@ def depthwise(x, kernel=3, stride=1, *, act="relu", bias=False, padding=None, na
     """Depthwise convolution, normalization, activation; the channels stay: (n, h, w, c)."""
     x = _convolution(
         "DepthwiseConv2D", x, kernel=kernel, stride=stride, padding=padding, name=name,
-        use_bias=bias or flavour().norm == "none",
+        gain=2.0 if act else 1.0, use_bias=bias or flavour().norm == "none",
     )  # fmt: skip
     return normalize(x, act, name=name)
 

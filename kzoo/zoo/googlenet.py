@@ -72,7 +72,7 @@ def auxiliary_head(x, classes, *, unit, name):
     if unit is conv:
         x = layers.AdaptiveAveragePooling2D(4, name=f"{name}_pool")(x)
     elif min(x.shape[1:3]) < 5:
-        raise UsageError("googlenet's auxiliary classifiers need at least 79 x 79 pixels")
+        raise UsageError("the auxiliary classifiers need an input of at least 79 x 79 pixels")
     else:
         x = layers.AveragePooling2D(5, 3, name=f"{name}_pool")(x)
     x = layers.Flatten(name=f"{name}_flatten")(unit(x, 128, name=f"{name}_reduce"))

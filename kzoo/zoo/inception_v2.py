@@ -59,11 +59,11 @@ def bn_inception(x, classes):
     x = biased(x, 64, name="stage1_1")
     x = biased(x, 192, 3, name="stage1_2")
     x = max_pool(x, name="stage2_1_input")
-    last = "stage4_3"
     for stage, rows in FIGURE_5.items():
         for j, filters in enumerate(rows, 1):
             name = f"stage{stage}_{j}"
-            pool = functools.partial(max_pool, stride=1) if name == last else average_pool
+            last = name == "stage4_3"
+            pool = functools.partial(max_pool, stride=1) if last else average_pool
             x = module(x, *filters, pool=pool, name=name)
     return classifier(x, classes, dropout=0.2)
 

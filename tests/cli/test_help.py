@@ -96,7 +96,7 @@ def test_commands_are_completed():
 
 
 def test_names_of_models_are_completed():
-    assert complete("kzoo build lene") == ["lenet5"]
+    assert "lenet5" in complete("kzoo build lene")
     assert {"resnet8", "resnet20"} <= set(complete("kzoo info res"))
     assert "lenet5" in complete("kzoo compare resnet8 lene")
     assert complete("kzoo list --family lene") == ["lenet"]

@@ -113,7 +113,8 @@ def test_the_numbers_are_the_published_ones(shared, default):
             if keras_total := re.search(r"keras_total=(\d+)", row["notes"]):
                 # EfficientNet's normalization there has 7 values in variables.
                 assert int(keras_total[1]) - total in (0, 7), row["name"]
-            if not options.get("auxiliary"):
+            # That table's pools of NIN round down, where Caffe's 6x6 pool at the end would not fit.
+            if not options.get("auxiliary") and name != "nin":
                 assert macs(model) / 1e9 == pytest.approx(float(row["gmacs"]), rel=1e-3, abs=6e-4)
             found.add(name)
     assert len(found) > 90, sorted(set(NAMES) - found)
@@ -133,10 +134,13 @@ def test_layers_are_named_by_the_rule(name, default):
 def test_stages_come_out_at_strides_4_to_32(name):
     size = 1056
     outputs = stage_features(skeleton(name, size=size)).output
-    for stage, stride in (("stage1", 4), ("stage2", 8), ("stage3", 16), ("stage4", 32)):
+    strides = {"stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
+    if entry(name).family == "squeezenet":
+        strides.pop("stage4")  # it ends at 16
+    assert list(outputs) == list(strides)
+    for stage, stride in strides.items():
         # Windows without padding lose some pixels at the borders.
         assert outputs[stage].shape[1] == pytest.approx(size / stride, rel=0.1)
-    assert list(outputs) == ["stage1", "stage2", "stage3", "stage4"]
 
 
 @one_of_each
