@@ -1,4 +1,4 @@
-"""EfficientNetV2: Tan, Le 2021 (arXiv:2104.00298), table 4 and section 3.3."""
+"""EfficientNetV2: Tan, Le 2021 (arXiv:2104.00298), table 4; all but S from the authors' code."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _B = _KERAS | {
     "table": TABLE_B, "stem": 32,
 }  # fmt: skip
 _SM = _KERAS | {
-    "paper": "Tan, Le 2021 (arXiv:2104.00298), table 4",
+    "paper": "Tan, Le 2021 (arXiv:2104.00298): S is table 4, M its code's",
     "stem": 24, "mean": 128.0, "std": 128.0,
 }  # fmt: skip
 
