@@ -69,8 +69,8 @@ def read() -> dict:
 def convert(row: Entry) -> None:
     """Writes build/zoo/NAME.float32.tflite, NAME.int8.tflite and NAME.json."""
     from kzoo.lite.convert import write_lite
+    from kzoo.network.model_file import save_model
     from kzoo.zoo.build import build
-    from kzoo.zoo.model_file import save_model
 
     FILES.mkdir(parents=True, exist_ok=True)
     record = {}

@@ -70,11 +70,11 @@ def command(name, arguments, output, force, as_json, **options) -> None:
       kzoo build mlp depth=3 activation=tanh
     """
     from kzoo.files import new_output, sha256
+    from kzoo.network.count import macs, parameters
+    from kzoo.network.model_file import keras_name, save_model
     from kzoo.registry import entry
     from kzoo.runs.config import read_arguments
     from kzoo.zoo.build import build
-    from kzoo.zoo.count import macs, parameters
-    from kzoo.zoo.model_file import keras_name, save_model
 
     variant = entry(name).typed_arguments(read_arguments(arguments))
     output = new_output(keras_name(output or f"{name}.keras"), force=force)

@@ -87,8 +87,8 @@ def command(name, arguments, memory, layers, graph, force, as_json, **options) -
 
 def _lay_out(card: dict, given: dict) -> list[dict]:
     """Builds the network without weights; puts what was counted into the card."""
+    from kzoo.network.count import layer_table, macs, parameters, peak_memory
     from kzoo.zoo.build import skeleton
-    from kzoo.zoo.count import layer_table, macs, parameters, peak_memory
 
     variant = given.pop("variant", {})
     model = skeleton(card["name"], **given, **variant)

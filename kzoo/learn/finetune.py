@@ -21,9 +21,7 @@ from kzoo.learn.evaluate import Evaluation, outputs, score, softmax
 from kzoo.learn.inputs import matching_data
 from kzoo.learn.optimizer import make_optimizer
 from kzoo.learn.phase import Phase, as_phase, set_trainable
-from kzoo.progress import Progress, silent
-from kzoo.registry import entry, list_models
-from kzoo.zoo.model_file import (
+from kzoo.network.model_file import (
     functional,
     gives_probabilities,
     keras_name,
@@ -31,6 +29,8 @@ from kzoo.zoo.model_file import (
     read_notes,
     save_model,
 )  # fmt: skip
+from kzoo.progress import Progress, silent
+from kzoo.registry import entry, list_models
 
 if TYPE_CHECKING:
     import keras

@@ -24,7 +24,7 @@ def matching_data(
         image: the model's input, (h, w, c).
         classes: the number of its outputs.
         data: a dataset, or what `kzoo.load_data` takes.
-        notes: of the model's file (`kzoo.zoo.model_file.read_notes`). Its split is the default one,
+        notes: of the model's file (`read_notes`). Its split is the default one,
             so that no image it was trained on is taken for a test.
         options: further arguments of `kzoo.load_data` when ``data`` is a path.
 

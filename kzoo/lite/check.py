@@ -18,8 +18,8 @@ from kzoo.learn.inputs import matching_data
 from kzoo.lite.convert import model_path, shown
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
+from kzoo.network.model_file import read_notes
 from kzoo.progress import Progress, silent
-from kzoo.zoo.model_file import read_notes
 
 if TYPE_CHECKING:
     import keras

@@ -16,8 +16,8 @@ from kzoo.errors import BadInputError, UsageError, nearest
 from kzoo.files import atomic, existing, new_output
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
+from kzoo.network.model_file import functional, read_notes, save_model
 from kzoo.progress import Progress, silent
-from kzoo.zoo.model_file import functional, read_notes, save_model
 
 if TYPE_CHECKING:
     import keras

@@ -13,8 +13,8 @@ from kzoo.data.dataset import Dataset
 from kzoo.errors import UsageError
 from kzoo.learn.inputs import matching_data
 from kzoo.lite.convert import Conversion, check_arguments, model_path, shown, write_lite
+from kzoo.network.model_file import read_notes
 from kzoo.progress import Progress, silent
-from kzoo.zoo.model_file import read_notes
 
 if TYPE_CHECKING:
     import keras

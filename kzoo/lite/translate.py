@@ -12,7 +12,7 @@ import numpy as np
 
 from kzoo.learn.evaluate import outputs
 from kzoo.lite.flatbuffer import finish
-from kzoo.zoo.model_file import gives_probabilities, load_model
+from kzoo.network.model_file import gives_probabilities, load_model
 
 COMPARED = 8
 

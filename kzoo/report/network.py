@@ -56,7 +56,7 @@ def network_svg(table: Sequence[Mapping], title: str) -> str:
 
     Args:
         table: a row per layer in the order of computation: name, kind, inputs (names), shape of
-            the output without the batch, params, macs, settings; see `kzoo.zoo.count`.
+            the output without the batch, params, macs, settings; see `kzoo.network.count`.
         title: above the drawing.
 
     Returns:

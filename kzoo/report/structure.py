@@ -72,7 +72,7 @@ class Block:
 
 
 def blocks_of(table: Sequence[Mapping]) -> list[Block]:
-    """The blocks of a `kzoo.zoo.count.layer_table`, from the image to the head."""
+    """The blocks of a `kzoo.network.count.layer_table`, from the image to the head."""
     readers: dict[str, list[str]] = {}
     for row in table:
         for name in row["inputs"]:

@@ -21,7 +21,7 @@ _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 
 ROOMS = {
     "data": ("data",),
-    "build": ("zoo", "registry.py"),
+    "build": ("zoo", "network", "registry.py"),
     "finetune": ("learn",),
     "convert": ("lite",),
     "quantize": ("lite",),

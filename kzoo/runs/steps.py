@@ -23,6 +23,8 @@ from kzoo.lite.convert import convert
 from kzoo.lite.quantize import quantize
 from kzoo.measure.profile import profile
 from kzoo.measure.runtimes import choose_runtime
+from kzoo.network.count import macs, parameters
+from kzoo.network.model_file import save_model
 from kzoo.progress import Progress, silent
 from kzoo.registry import entry
 from kzoo.report.html import write_report
@@ -30,8 +32,6 @@ from kzoo.report.table import summary_rows
 from kzoo.runs.config import STEPS, PhaseConfig, RunConfig, load_config
 from kzoo.runs.ledger import Ledger
 from kzoo.zoo.build import build
-from kzoo.zoo.count import macs, parameters
-from kzoo.zoo.model_file import save_model
 
 SAMPLES = 24
 """Images of the evaluation split that the report shows, the mistakes first."""

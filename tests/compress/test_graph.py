@@ -9,8 +9,8 @@ from keras import layers
 
 from kzoo.compress.graph import calls, flat, fold_batch_norm, replay
 from kzoo.errors import BadInputError
+from kzoo.network.model_file import load_model, save_model
 from kzoo.zoo.build import build
-from kzoo.zoo.model_file import load_model, save_model
 
 
 def conv_norm(filters: int, name: str, **options) -> keras.Sequential:

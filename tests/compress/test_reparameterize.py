@@ -15,10 +15,10 @@ from kzoo.compress.reparameterize import reparameterize
 from kzoo.data.load import load_data
 from kzoo.lite.convert import convert
 from kzoo.lite.quantize import quantize
+from kzoo.network.count import macs, parameters
+from kzoo.network.model_file import load_model, save_model
 from kzoo.registry import LAYER_NAME
 from kzoo.zoo.build import build
-from kzoo.zoo.count import macs, parameters
-from kzoo.zoo.model_file import load_model, save_model
 
 PAPERS = {"repvgg_a0": (8_309_384, 1_361_451_008), "mobileone_s0": (2_078_504, 275_110_400)}
 """Parameters and MACs deployed. RepVGG's table 4 has 8.30 M and 1.4 G (its model zoo and

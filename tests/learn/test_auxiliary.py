@@ -8,7 +8,7 @@ import pytest
 
 from kzoo.learn.evaluate import softmax
 from kzoo.learn.finetune import evaluate, finetune
-from kzoo.zoo.model_file import load_model, save_model
+from kzoo.network.model_file import load_model, save_model
 
 PHASE = {"epochs": 1, "optimizer": "sgd", "learning_rate": 0.1}
 

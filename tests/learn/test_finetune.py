@@ -13,8 +13,8 @@ import pytest
 from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.learn.evaluate import softmax
 from kzoo.learn.finetune import evaluate, finetune
+from kzoo.network.model_file import load_model, read_notes, save_model
 from kzoo.zoo.build import build
-from kzoo.zoo.model_file import load_model, read_notes, save_model
 
 ROW = {
     "phase", "epoch", "objective", "loss", "accuracy", "val_loss", "val_accuracy",

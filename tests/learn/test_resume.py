@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from kzoo.learn.finetune import Training, finetune
+from kzoo.network.model_file import save_model
 from kzoo.zoo.build import build
-from kzoo.zoo.model_file import save_model
 
 STEPS = 5  # of an epoch: 180 images in batches of 32
 

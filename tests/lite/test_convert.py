@@ -14,8 +14,8 @@ from kzoo.learn.evaluate import softmax
 from kzoo.lite.convert import convert
 from kzoo.lite.inspect import inspect
 from kzoo.lite.interpret import lite_outputs
+from kzoo.network.model_file import load_model, save_model
 from kzoo.zoo.build import build
-from kzoo.zoo.model_file import load_model, save_model
 
 ACCURACY = 1e-4
 """Largest error of a float file, in standard deviations of the logits."""

@@ -16,12 +16,12 @@ import pytest
 import tensorflow as tf
 
 from kzoo.errors import UsageError
+from kzoo.network.count import macs, parameters
+from kzoo.network.features import stage_features
+from kzoo.network.model_file import gives_probabilities, load_model, read_notes, save_model
 from kzoo.registry import LAYER_NAME, entry, list_models, pair
 from kzoo.zoo.blocks import FLAVOURS
 from kzoo.zoo.build import build, skeleton
-from kzoo.zoo.count import macs, parameters
-from kzoo.zoo.features import stage_features
-from kzoo.zoo.model_file import gives_probabilities, load_model, read_notes, save_model
 
 NAMES = list_models()
 SMALLEST = {entry(n).builder: n for n in sorted(NAMES, key=lambda n: -entry(n).macs)}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from kzoo.lite.convert import convert, write_lite
+from kzoo.network.model_file import save_model
 from kzoo.progress import silent
 from kzoo.registry import entry, list_models, pair
 from kzoo.zoo.build import build
-from kzoo.zoo.model_file import save_model
 
 NAMES = list_models()
 SMALLEST = {entry(n).builder: n for n in sorted(NAMES, key=lambda n: -entry(n).macs)}

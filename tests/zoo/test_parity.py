@@ -12,9 +12,9 @@ import pytest
 
 from kzoo.learn.evaluate import softmax
 from kzoo.lite.interpret import lite_outputs
+from kzoo.network.count import macs, parameters
 from kzoo.registry import entry, list_models, pair
 from kzoo.zoo.build import build
-from kzoo.zoo.count import macs, parameters
 
 WIDTHS_V1 = {"": 1.0, "_075": 0.75, "_050": 0.5, "_025": 0.25}
 WIDTHS_V2 = {"": 1.0, "_035": 0.35, "_050": 0.5, "_075": 0.75, "_130": 1.3, "_140": 1.4}

@@ -48,7 +48,7 @@ def main() -> None:
 
         import kzoo
         from kzoo.lite.translate import translate
-        from kzoo.zoo.model_file import load_model, save_model
+        from kzoo.network.model_file import load_model, save_model
 
         file = save_model(kzoo.build(options.model, seed=0), Path(folder, "model.keras"))
         model = load_model(file)

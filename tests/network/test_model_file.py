@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from kzoo.errors import BadInputError, MissingError, UsageError
-from kzoo.zoo.build import build
-from kzoo.zoo.model_file import (
+from kzoo.network.model_file import (
     gives_probabilities,
     load_model,
     opened,
     read_notes,
     save_model,
 )
+from kzoo.zoo.build import build
 
 
 @pytest.fixture(scope="module")

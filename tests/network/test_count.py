@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from kzoo.zoo.count import macs, parameters
+from kzoo.network.count import macs, parameters
 
 L = keras.layers
 

@@ -1,0 +1,1 @@
+"""Any functional Keras model: its file, its counts, its stages."""
