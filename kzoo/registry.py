@@ -28,17 +28,17 @@ class Entry:
         name: what a user types.
         builder: ``(x, classes, **variant) -> tensor``; ``x`` is normalized, (n, h, w, c).
         variant: the builder's arguments that make this name differ from its siblings.
+        params: trainable parameters, exact.
+        total_params: parameters with BatchNorm's moving statistics, exact.
+        macs: multiply-accumulates of convolutions, dense and recurrent layers for one image, exact.
+        paper: the paper and what of it.
         size: default height and width in pixels, one number where they are equal.
         min_size: the smallest height and width it can be built at.
         channels: default channels of the input.
         classes: default number of classes.
-        params: trainable parameters, exact.
-        total_params: parameters with BatchNorm's moving statistics, exact.
-        macs: multiply-accumulates of convolutions and dense layers for one image, exact.
         mean, std: the normalization of layer ``preprocess``, ``(pixel - mean) / std``.
         top1: published top-1 accuracy in percent, where there is one, on ``top1_data``.
         top1_source: where that figure was read; a key of `SOURCES` or a text.
-        paper: the paper and what of it.
         task: what the outputs mean.
         flavour: the library it is built as: "keras" or "torch".
         flavours: where it departs from `kzoo.zoo.blocks.FLAVOURS`, by flavour:
@@ -51,11 +51,11 @@ class Entry:
     name: str
     builder: Callable
     variant: Mapping[str, object] = field(repr=False)
-    size: int | tuple[int, int]
     params: int
     total_params: int
     macs: int
     paper: str
+    size: int | tuple[int, int] = 224
     min_size: int | tuple[int, int] = 32
     channels: int = 3
     classes: int = 1000
@@ -183,11 +183,13 @@ _ENTRIES: dict[str, Entry] = {}
 _FIELDS = frozenset(Entry.__dataclass_fields__)
 
 
-def model(name: str, **row: object) -> Callable[[Callable], Callable]:
-    """Registers the decorated builder as ``name``.
+def model(
+    name: str, params: int, total_params: int, macs: int, **row: object
+) -> Callable[[Callable], Callable]:
+    """Registers the decorated builder as ``name``, with its three counts.
 
     Keyword arguments that are fields of `Entry` go into the row; all others are the builder's own,
-    so a variant is a line of data: ``@model("resnet20", params=269_722, ..., depth=3)``.
+    so a variant is a line of data: ``@model("resnet20", 269_722, 271_098, 40_551_040, depth=3)``.
     """
 
     def register(builder: Callable) -> Callable:
@@ -197,8 +199,12 @@ def model(name: str, **row: object) -> Callable[[Callable], Callable]:
         variant = {key: value for key, value in row.items() if key not in _FIELDS}
         if numbers.get("top1_source") in SOURCES:
             numbers["top1_source"] = SOURCES[numbers["top1_source"]]
+        if "top1" in numbers:
             numbers.setdefault("top1_data", "ImageNet-1k")
-        _ENTRIES[name] = Entry(name=name, builder=builder, variant=variant, **numbers)
+        else:
+            numbers.pop("top1_source", None)  # its siblings have a figure from there
+        counts = {"params": params, "total_params": total_params, "macs": macs}
+        _ENTRIES[name] = Entry(name=name, builder=builder, variant=variant, **counts, **numbers)
         return builder
 
     return register

@@ -30,16 +30,16 @@ def convnext_block(x, *, drop, name):
 
 
 _ALL = {
-    "size": 224, "top1_source": "torchvision",
+    "top1_source": "torchvision",
     "paper": "Liu et al. 2022 (arXiv:2201.03545), table 9",
     "islands": "LayerNormalization negates the means, and NEG has no int8 kernel",
 }  # fmt: skip
 
 
-@model("convnext_tiny", depths=(3, 3, 9, 3), drop=0.1, top1=82.52,
-       params=28_589_128, total_params=28_589_128, macs=4_457_676_288, **_ALL)  # fmt: skip
-@model("convnext_small", depths=(3, 3, 27, 3), drop=0.4, top1=83.616,
-       params=50_223_688, total_params=50_223_688, macs=8_687_212_032, **_ALL)  # fmt: skip
+@model("convnext_tiny", 28_589_128, 28_589_128, 4_457_676_288, depths=(3, 3, 9, 3), drop=0.1,
+       top1=82.52, **_ALL)  # fmt: skip
+@model("convnext_small", 50_223_688, 50_223_688, 8_687_212_032, depths=(3, 3, 27, 3), drop=0.4,
+       top1=83.616, **_ALL)  # fmt: skip
 def convnext(x, classes, *, depths, drop):
     before = 0
     for i, depth in enumerate(depths):

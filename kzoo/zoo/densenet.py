@@ -43,19 +43,19 @@ def dense_blocks(x, classes, *, depths, growth, bottleneck, compression):
 
 
 _TORCH = {
-    "size": 224, "paper": "Huang et al. 2016 (arXiv:1608.06993), table 1", "flavour": "torch",
+    "paper": "Huang et al. 2016 (arXiv:1608.06993), table 1", "flavour": "torch",
     "flavours": {"keras": {"symmetric": True, "epsilon": 1.001e-5}}, "top1_source": "torchvision",
 }  # fmt: skip
 
 
-@model("densenet121", depths=(6, 12, 24, 16), growth=32, top1=74.434,
-       params=7_978_856, total_params=8_062_504, macs=2_834_161_664, **_TORCH)  # fmt: skip
-@model("densenet161", depths=(6, 12, 36, 24), growth=48, top1=77.138,
-       params=28_681_000, total_params=28_900_936, macs=7_727_907_072, **_TORCH)  # fmt: skip
-@model("densenet169", depths=(6, 12, 32, 32), growth=32, top1=75.6,
-       params=14_149_480, total_params=14_307_880, macs=3_359_843_328, **_TORCH)  # fmt: skip
-@model("densenet201", depths=(6, 12, 48, 32), growth=32, top1=76.896,
-       params=20_013_928, total_params=20_242_984, macs=4_291_365_888, **_TORCH)  # fmt: skip
+@model("densenet121", 7_978_856, 8_062_504, 2_834_161_664, depths=(6, 12, 24, 16), growth=32,
+       top1=74.434, **_TORCH)  # fmt: skip
+@model("densenet161", 28_681_000, 28_900_936, 7_727_907_072, depths=(6, 12, 36, 24), growth=48,
+       top1=77.138, **_TORCH)  # fmt: skip
+@model("densenet169", 14_149_480, 14_307_880, 3_359_843_328, depths=(6, 12, 32, 32), growth=32,
+       top1=75.6, **_TORCH)  # fmt: skip
+@model("densenet201", 20_013_928, 20_242_984, 4_291_365_888, depths=(6, 12, 48, 32), growth=32,
+       top1=76.896, **_TORCH)  # fmt: skip
 def densenet(x, classes, *, depths, growth):
     x = conv(x, 2 * growth, 7, 2, name="stem")
     x = max_pool(x, name="stage1_0")
@@ -64,13 +64,10 @@ def densenet(x, classes, *, depths, growth):
     )  # fmt: skip
 
 
-@model(
-    "densenet40_k12", size=32, min_size=8, classes=10, flavour="torch",
-    params=1_019_722, total_params=1_037_818, macs=264_812_928,
-    paper="Huang et al. 2016 (arXiv:1608.06993), section 3, L = 40, k = 12",
-    top1=94.76, top1_data="CIFAR-10", top1_source="table 2 of the paper (error 5.24 % on C10+)",
-    depth=40, growth=12,
-)  # fmt: skip
+@model("densenet40_k12", 1_019_722, 1_037_818, 264_812_928, size=32, min_size=8, classes=10,
+       flavour="torch", paper="Huang et al. 2016 (arXiv:1608.06993), section 3, L = 40, k = 12",
+       top1=94.76, top1_data="CIFAR-10", top1_source="table 2 of the paper (error 5.24 % on C10+)",
+       depth=40, growth=12)  # fmt: skip
 def densenet_cifar(x, classes, *, depth, growth):
     x = bare(x, 16, 3, name="stem")
     # Three blocks; the stem, two transitions and the classifier are the other four layers.

@@ -53,22 +53,22 @@ _KERAS = {"paper": "Tan, Le 2019 (arXiv:1905.11946), table 1", "top1_source": "k
 _LARGE = _KERAS | {"flavours": {"torch": {"epsilon": 1e-3}}}
 
 
-@model("efficientnet_b0", size=224, width=1.0, depth=1.0, dropout=0.2, top1=77.1,
-       params=5_288_548, total_params=5_330_564, macs=385_814_752, **_KERAS)  # fmt: skip
-@model("efficientnet_b1", size=240, width=1.0, depth=1.1, dropout=0.2, top1=79.1,
-       params=7_794_184, total_params=7_856_232, macs=686_802_832, **_KERAS)  # fmt: skip
-@model("efficientnet_b2", size=260, width=1.1, depth=1.2, dropout=0.3, top1=80.1,
-       params=9_109_994, total_params=9_177_562, macs=993_561_872, **_KERAS)  # fmt: skip
-@model("efficientnet_b3", size=300, width=1.2, depth=1.4, dropout=0.3, top1=81.6,
-       params=12_233_232, total_params=12_320_528, macs=1_827_141_392, **_KERAS)  # fmt: skip
-@model("efficientnet_b4", size=380, width=1.4, depth=1.8, dropout=0.4, top1=82.9,
-       params=19_341_616, total_params=19_466_816, macs=4_393_771_024, **_KERAS)  # fmt: skip
-@model("efficientnet_b5", size=456, width=1.6, depth=2.2, dropout=0.4, top1=83.6,
-       params=30_389_784, total_params=30_562_520, macs=10_266_384_752, **_LARGE)  # fmt: skip
-@model("efficientnet_b6", size=528, width=1.8, depth=2.6, dropout=0.5, top1=84.0,
-       params=43_040_704, total_params=43_265_136, macs=19_067_593_536, **_LARGE)  # fmt: skip
-@model("efficientnet_b7", size=600, width=2.0, depth=3.1, dropout=0.5, top1=84.3,
-       params=66_347_960, total_params=66_658_680, macs=37_745_884_192, **_LARGE)  # fmt: skip
+@model("efficientnet_b0", 5_288_548, 5_330_564, 385_814_752, width=1.0, depth=1.0, dropout=0.2,
+       top1=77.1, **_KERAS)  # fmt: skip
+@model("efficientnet_b1", 7_794_184, 7_856_232, 686_802_832, size=240, width=1.0, depth=1.1,
+       dropout=0.2, top1=79.1, **_KERAS)  # fmt: skip
+@model("efficientnet_b2", 9_109_994, 9_177_562, 993_561_872, size=260, width=1.1, depth=1.2,
+       dropout=0.3, top1=80.1, **_KERAS)  # fmt: skip
+@model("efficientnet_b3", 12_233_232, 12_320_528, 1_827_141_392, size=300, width=1.2, depth=1.4,
+       dropout=0.3, top1=81.6, **_KERAS)  # fmt: skip
+@model("efficientnet_b4", 19_341_616, 19_466_816, 4_393_771_024, size=380, width=1.4, depth=1.8,
+       dropout=0.4, top1=82.9, **_KERAS)  # fmt: skip
+@model("efficientnet_b5", 30_389_784, 30_562_520, 10_266_384_752, size=456, width=1.6, depth=2.2,
+       dropout=0.4, top1=83.6, **_LARGE)  # fmt: skip
+@model("efficientnet_b6", 43_040_704, 43_265_136, 19_067_593_536, size=528, width=1.8, depth=2.6,
+       dropout=0.5, top1=84.0, **_LARGE)  # fmt: skip
+@model("efficientnet_b7", 66_347_960, 66_658_680, 37_745_884_192, size=600, width=2.0, depth=3.1,
+       dropout=0.5, top1=84.3, **_LARGE)  # fmt: skip
 def efficientnet(x, classes, *, width, depth, dropout):
     table = [(*row, divisible(c * width), math.ceil(n * depth)) for *row, c, n in TABLE_1]
     x = conv(x, divisible(32 * width), 3, 2, act="silu", name="stem")
@@ -89,16 +89,16 @@ _LITE = {
 }  # fmt: skip
 
 
-@model("efficientnet_lite0", size=224, width=1.0, depth=1.0, dropout=0.2, top1=74.846,
-       params=4_652_008, total_params=4_694_024, macs=385_187_552, **_LITE)  # fmt: skip
-@model("efficientnet_lite1", size=240, width=1.0, depth=1.1, dropout=0.2, top1=76.674,
-       params=5_416_680, total_params=5_470_344, macs=600_185_232, **_LITE)  # fmt: skip
-@model("efficientnet_lite2", size=260, width=1.1, depth=1.2, dropout=0.3, top1=77.47,
-       params=6_092_072, total_params=6_150_168, macs=859_736_272, **_LITE)  # fmt: skip
-@model("efficientnet_lite3", size=300, width=1.2, depth=1.4, dropout=0.3, top1=79.808,
-       params=8_197_096, total_params=8_273_768, macs=1_607_554_544, **_LITE)  # fmt: skip
-@model("efficientnet_lite4", size=380, width=1.4, depth=1.8, dropout=0.3, top1=81.54,
-       params=13_006_568, total_params=13_118_936, macs=3_943_564_112, **_LITE)  # fmt: skip
+@model("efficientnet_lite0", 4_652_008, 4_694_024, 385_187_552, width=1.0, depth=1.0, dropout=0.2,
+       top1=74.846, **_LITE)  # fmt: skip
+@model("efficientnet_lite1", 5_416_680, 5_470_344, 600_185_232, size=240, width=1.0, depth=1.1,
+       dropout=0.2, top1=76.674, **_LITE)  # fmt: skip
+@model("efficientnet_lite2", 6_092_072, 6_150_168, 859_736_272, size=260, width=1.1, depth=1.2,
+       dropout=0.3, top1=77.47, **_LITE)  # fmt: skip
+@model("efficientnet_lite3", 8_197_096, 8_273_768, 1_607_554_544, size=300, width=1.2, depth=1.4,
+       dropout=0.3, top1=79.808, **_LITE)  # fmt: skip
+@model("efficientnet_lite4", 13_006_568, 13_118_936, 3_943_564_112, size=380, width=1.4, depth=1.8,
+       dropout=0.3, top1=81.54, **_LITE)  # fmt: skip
 def efficientnet_lite(x, classes, *, width, depth, dropout):
     # The first and the last row stay one block; stem and head keep their width.
     table = [

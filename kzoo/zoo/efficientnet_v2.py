@@ -71,18 +71,18 @@ _SM = _KERAS | {
 }  # fmt: skip
 
 
-@model("efficientnet_v2_b0", size=224, width=1.0, depth=1.0, top1=78.7,
-       params=7_139_704, total_params=7_200_312, macs=718_086_176, **_B)  # fmt: skip
-@model("efficientnet_v2_b1", size=240, width=1.0, depth=1.1, top1=79.8,
-       params=8_141_052, total_params=8_212_124, macs=1_196_819_360, **_B)  # fmt: skip
-@model("efficientnet_v2_b2", size=260, width=1.1, depth=1.2, top1=80.5,
-       params=10_096_086, total_params=10_178_374, macs=1_697_542_832, **_B)  # fmt: skip
-@model("efficientnet_v2_b3", size=300, width=1.2, depth=1.4, top1=82.0,
-       params=14_358_406, total_params=14_467_622, macs=3_011_458_816, **_B)  # fmt: skip
-@model("efficientnet_v2_s", table=TABLE_S, size=384, width=1.0, depth=1.0, top1=83.9,
-       params=21_458_488, total_params=21_612_360, macs=8_365_617_152, **_SM)  # fmt: skip
-@model("efficientnet_v2_m", table=TABLE_M, size=480, width=1.0, depth=1.0, top1=85.3,
-       params=54_139_356, total_params=54_431_388, macs=24_582_460_384, **_SM)  # fmt: skip
+@model("efficientnet_v2_b0", 7_139_704, 7_200_312, 718_086_176, width=1.0, depth=1.0, top1=78.7,
+       **_B)  # fmt: skip
+@model("efficientnet_v2_b1", 8_141_052, 8_212_124, 1_196_819_360, size=240, width=1.0, depth=1.1,
+       top1=79.8, **_B)  # fmt: skip
+@model("efficientnet_v2_b2", 10_096_086, 10_178_374, 1_697_542_832, size=260, width=1.1, depth=1.2,
+       top1=80.5, **_B)  # fmt: skip
+@model("efficientnet_v2_b3", 14_358_406, 14_467_622, 3_011_458_816, size=300, width=1.2, depth=1.4,
+       top1=82.0, **_B)  # fmt: skip
+@model("efficientnet_v2_s", 21_458_488, 21_612_360, 8_365_617_152, table=TABLE_S, size=384,
+       width=1.0, depth=1.0, top1=83.9, **_SM)  # fmt: skip
+@model("efficientnet_v2_m", 54_139_356, 54_431_388, 24_582_460_384, table=TABLE_M, size=480,
+       width=1.0, depth=1.0, top1=85.3, **_SM)  # fmt: skip
 def efficientnet_v2(x, classes, *, table, stem, width, depth):
     def widen(channels):  # to the nearest multiple of 8, unlike `divisible`
         return int(channels * width + 4) // 8 * 8

@@ -55,9 +55,8 @@ def ghost_bottleneck(x, middle, filters, kernel, stride, attend, *, name):
     return residual_add(x, y, name=name)
 
 
-@model("ghostnet", size=224, flavour="torch", top1=73.960, top1_source="timm",
-       paper="Han et al. 2020 (arXiv:1911.11907), table 1",
-       params=5_182_508, total_params=5_204_476, macs=141_150_512)  # fmt: skip
+@model("ghostnet", 5_182_508, 5_204_476, 141_150_512, flavour="torch", top1=73.960,
+       top1_source="timm", paper="Han et al. 2020 (arXiv:1911.11907), table 1")  # fmt: skip
 def ghostnet(x, classes):
     x = conv(x, 16, 3, 2, name="stem")
     names = stage_names(stride for *_, stride in GHOST)

@@ -82,17 +82,16 @@ def auxiliary_head(x, classes, *, unit, name):
 
 
 _ROW = {
-    "paper": "Szegedy et al. 2014 (arXiv:1409.4842), table 1", "size": 224, "auxiliary": 0.3,
+    "paper": "Szegedy et al. 2014 (arXiv:1409.4842), table 1", "auxiliary": 0.3,
     "flavour": "torch", "flavours": {"torch": {"epsilon": 1e-3}},
 }  # fmt: skip
 
 
-@model("googlenet", top1=68.7, top1_data="ImageNet-1k", top1_source="Caffe bvlc_googlenet",
-       params=6_998_552, total_params=6_998_552, macs=1_582_671_872, **_ROW,
-       unit=plain, kernel=5, pool=3, dropout=0.4)  # fmt: skip
-@model("googlenet_tv", top1=69.778, top1_source="torchvision",
-       params=6_624_904, total_params=6_639_464, macs=1_498_376_192, **_ROW,
-       unit=conv, kernel=3, pool=2, dropout=0.2)  # fmt: skip
+@model("googlenet", 6_998_552, 6_998_552, 1_582_671_872, top1=68.7,
+       top1_source="Caffe bvlc_googlenet", **_ROW, unit=plain, kernel=5, pool=3,
+       dropout=0.4)  # fmt: skip
+@model("googlenet_tv", 6_624_904, 6_639_464, 1_498_376_192, top1=69.778, top1_source="torchvision",
+       **_ROW, unit=conv, kernel=3, pool=2, dropout=0.2)  # fmt: skip
 def googlenet(x, classes, *, unit, kernel, pool, dropout, auxiliary=False):
     further = []
     x = unit(x, 64, 7, 2, name="stem")

@@ -17,13 +17,10 @@ def residual(x, *rows, scale, act="relu", name):
     return residual_add(x, y, act, name=name)
 
 
-@model(
-    "inception_resnet_v2", size=299, min_size=75,
-    params=55_813_192, total_params=55_873_736, macs=13_155_794_016,
-    paper="Szegedy et al. 2016 (arXiv:1602.07261), as released", top1=80.256,
-    top1_source="keras-applications",
-    flavours={"keras": {"scale": False}, "torch": {"epsilon": 1e-3}},
-)  # fmt: skip
+@model("inception_resnet_v2", 55_813_192, 55_873_736, 13_155_794_016, size=299, min_size=75,
+       paper="Szegedy et al. 2016 (arXiv:1602.07261), as released", top1=80.256,
+       top1_source="keras-applications",
+       flavours={"keras": {"scale": False}, "torch": {"epsilon": 1e-3}})  # fmt: skip
 def inception_resnet_v2(x, classes):
     x = stem(x)
     rows = [(96, 1)], [(48, 1), (64, 5)], [(64, 1), (96, 3), (96, 3)]

@@ -47,12 +47,9 @@ def module(x, a, b, c, d, e, f, *, pool, name):
     return concatenate([*branches, biased(pool(x, name=name), f, name=f"{name}_project")], name)
 
 
-@model(
-    "bn_inception", size=224, flavour="torch",
-    params=11_295_240, total_params=11_315_272, macs=2_032_600_064,
-    paper="Ioffe & Szegedy 2015 (arXiv:1502.03167), figure 5, as released for Caffe",
-    top1=73.522, top1_data="ImageNet-1k", top1_source="Cadene/pretrained-models.pytorch README",
-)  # fmt: skip
+@model("bn_inception", 11_295_240, 11_315_272, 2_032_600_064, flavour="torch",
+       paper="Ioffe & Szegedy 2015 (arXiv:1502.03167), figure 5, as released for Caffe",
+       top1=73.522, top1_source="Cadene/pretrained-models.pytorch README")  # fmt: skip
 def bn_inception(x, classes):
     x = biased(x, 64, 7, 2, name="stem")
     x = max_pool(x, name="stage1_1")
@@ -68,13 +65,10 @@ def bn_inception(x, classes):
     return classifier(x, classes, dropout=0.2)
 
 
-@model(
-    "inception_v2", size=299, min_size=75, auxiliary=0.4,
-    params=24_246_280, total_params=24_281_288, macs=5_844_162_656,
-    paper="Szegedy et al. 2015 (arXiv:1512.00567), table 1; filters of Inception v3",
-    top1=78.4, top1_data="ImageNet-1k", top1_source="table 3 of the paper, Factorized 7x7",
-    flavours={"torch": {"epsilon": 1e-3}},
-)  # fmt: skip
+@model("inception_v2", 24_246_280, 24_281_288, 5_844_162_656, size=299, min_size=75, auxiliary=0.4,
+       paper="Szegedy et al. 2015 (arXiv:1512.00567), table 1; filters of Inception v3", top1=78.4,
+       top1_source="table 3 of the paper, Factorized 7x7",
+       flavours={"torch": {"epsilon": 1e-3}})  # fmt: skip
 def inception_v2(x, classes, *, auxiliary=False):
     x = conv(x, 32, 3, 2, padding="valid", name="stem_1")
     x = conv(x, 32, 3, padding="valid", name="stem_2")

@@ -87,12 +87,9 @@ def modules(x, classes, *, kernel, auxiliary):
     return [x, *further] if auxiliary else x
 
 
-@model(
-    "inception_v3", size=299, min_size=75, auxiliary=0.4,
-    params=23_817_352, total_params=23_851_784, macs=5_713_216_096,
-    paper="Szegedy et al. 2015 (arXiv:1512.00567), as released", top1=77.898,
-    top1_source="keras-applications",
-    flavours={"keras": {"scale": False}, "torch": {"epsilon": 1e-3}},
-)  # fmt: skip
+@model("inception_v3", 23_817_352, 23_851_784, 5_713_216_096, size=299, min_size=75, auxiliary=0.4,
+       paper="Szegedy et al. 2015 (arXiv:1512.00567), as released", top1=77.898,
+       top1_source="keras-applications",
+       flavours={"keras": {"scale": False}, "torch": {"epsilon": 1e-3}})  # fmt: skip
 def inception_v3(x, classes, *, auxiliary=False):
     return modules(stem(x), classes, kernel=5, auxiliary=auxiliary)

@@ -24,14 +24,13 @@ def dense_part(x, classes, widths: tuple[int, ...], act: str):
     return x if classes is None else layers.Dense(classes, name="head")(x)
 
 
-@model("lenet5", size=32, min_size=16, channels=1, classes=10,
-       params=61_706, total_params=61_706, macs=416_520,
-       paper="LeCun et al. 1998, section II.B; C3 fully connected, plain average pooling, "
-             "logits for RBF units", filters=(6, 16), pool="AveragePooling2D", widths=(120, 84),
+@model("lenet5", 61_706, 61_706, 416_520, size=32, min_size=16, channels=1, classes=10,
+       paper="LeCun et al. 1998, section II.B; full C3, plain pooling, logits for RBF units",
+       filters=(6, 16), pool="AveragePooling2D", widths=(120, 84),
        acts=("tanh", "tanh"))  # fmt: skip
-@model("lenet5_caffe", min_size=16, params=431_080, total_params=431_080, macs=2_293_000,
-       top1=99.20, top1_source="arXiv:1510.00149, table 1 (error 0.80 %)", **_CAFFE,
-       filters=(20, 50), pool="MaxPooling2D", widths=(500,), acts=(None, "relu"))  # fmt: skip
+@model("lenet5_caffe", 431_080, 431_080, 2_293_000, min_size=16, top1=99.20,
+       top1_source="arXiv:1510.00149, table 1 (error 0.80 %)", **_CAFFE, filters=(20, 50),
+       pool="MaxPooling2D", widths=(500,), acts=(None, "relu"))  # fmt: skip
 def lenet(x, classes, *, filters, pool, widths, acts):
     for i, count in enumerate(filters, start=1):
         x = layers.Conv2D(count, 5, activation=acts[0], name=f"stage{i}_1_conv")(x)
@@ -39,7 +38,7 @@ def lenet(x, classes, *, filters, pool, widths, acts):
     return dense_part(x, classes, widths, acts[1])
 
 
-@model("lenet_300_100", min_size=1, params=266_610, total_params=266_610, macs=266_200,
-       top1=98.36, top1_source="arXiv:1510.00149, table 1 (error 1.64 %)", **_CAFFE)  # fmt: skip
+@model("lenet_300_100", 266_610, 266_610, 266_200, min_size=1, top1=98.36,
+       top1_source="arXiv:1510.00149, table 1 (error 1.64 %)", **_CAFFE)  # fmt: skip
 def lenet_300_100(x, classes):
     return dense_part(x, classes, (300, 100), "relu")

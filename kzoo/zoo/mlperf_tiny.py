@@ -19,9 +19,8 @@ def separable(x, filters, stride=1, *, name):
     return conv(x, filters, bias=True, name=f"{name}_pointwise")
 
 
-@model("ds_cnn", size=(49, 10), min_size=2, channels=1, classes=12, mean=0, std=1,
-       task="keyword spotting", params=23_756, total_params=24_908, macs=2_656_768,
-       paper=_PAPER.format("keyword spotting"))  # fmt: skip
+@model("ds_cnn", 23_756, 24_908, 2_656_768, size=(49, 10), min_size=2, channels=1, classes=12,
+       mean=0, std=1, task="keyword spotting", paper=_PAPER.format("keyword spotting"))  # fmt: skip
 def ds_cnn(x, classes):
     height, width = x.shape[1] // 2, x.shape[2] // 2
     x = conv(x, 64, (10, 4), 2, bias=True, name="stem")
@@ -35,9 +34,8 @@ def ds_cnn(x, classes):
     return x if classes is None else layers.Dense(classes, name="head")(x)
 
 
-@model("vww_mobilenet", size=96, classes=2, mean=0, std=255, task="visual wake words",
-       params=216_322, total_params=221_794, macs=7_489_664,
-       paper=_PAPER.format("visual wake words"))  # fmt: skip
+@model("vww_mobilenet", 216_322, 221_794, 7_489_664, size=96, classes=2, mean=0, std=255,
+       task="visual wake words", paper=_PAPER.format("visual wake words"))  # fmt: skip
 def vww_mobilenet(x, classes):
     x = conv(x, 8, 3, 2, bias=True, name="stem")
     for name, (channels, stride) in zip(stage_names(s for _, s in V1), V1, strict=True):

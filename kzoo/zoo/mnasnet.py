@@ -25,14 +25,10 @@ _TORCH = {
 }  # fmt: skip
 
 
-@model("mnasnet0_5", alpha=0.5, top1=67.734,
-       params=2_218_512, total_params=2_239_136, macs=104_455_968, **_TORCH)  # fmt: skip
-@model("mnasnet0_75", alpha=0.75, top1=71.18,
-       params=3_170_208, total_params=3_200_016, macs=215_493_104, **_TORCH)  # fmt: skip
-@model("mnasnet1_0", alpha=1.0, top1=73.456,
-       params=4_383_312, total_params=4_421_232, macs=314_415_872, **_TORCH)  # fmt: skip
-@model("mnasnet1_3", alpha=1.3, top1=76.506,
-       params=6_282_256, total_params=6_331_072, macs=526_362_432, **_TORCH)  # fmt: skip
+@model("mnasnet0_5", 2_218_512, 2_239_136, 104_455_968, alpha=0.5, top1=67.734, **_TORCH)
+@model("mnasnet0_75", 3_170_208, 3_200_016, 215_493_104, alpha=0.75, top1=71.18, **_TORCH)
+@model("mnasnet1_0", 4_383_312, 4_421_232, 314_415_872, alpha=1.0, top1=73.456, **_TORCH)
+@model("mnasnet1_3", 6_282_256, 6_331_072, 526_362_432, alpha=1.3, top1=76.506, **_TORCH)
 def mnasnet(x, classes, *, alpha):
     rows = [(t, c, 1 if j else s, k) for t, c, n, s, k in B1 for j in range(n)]
     x = conv(x, divisible(32 * alpha), 3, 2, name="stem")

@@ -27,14 +27,14 @@ def depthwise_separable(x, filters, stride, *, act, name):
     return conv(x, filters, act=act, name=f"{name}_pointwise")
 
 
-@model("mobilenet_v1", size=224, alpha=1.0, act="relu6", top1=70.424,
-       params=4_231_976, total_params=4_253_864, macs=568_740_352, **_KERAS)  # fmt: skip
-@model("mobilenet_v1_075", size=224, alpha=0.75, act="relu6", top1=68.412,
-       params=2_585_560, total_params=2_601_976, macs=325_400_448, **_KERAS)  # fmt: skip
-@model("mobilenet_v1_050", size=224, alpha=0.5, act="relu6", top1=64.292,
-       params=1_331_592, total_params=1_342_536, macs=149_497_088, **_KERAS)  # fmt: skip
-@model("mobilenet_v1_025", size=224, alpha=0.25, act="relu6", top1=51.582,
-       params=470_072, total_params=475_544, macs=41_030_272, **_KERAS)  # fmt: skip
+@model("mobilenet_v1", 4_231_976, 4_253_864, 568_740_352, alpha=1.0, act="relu6", top1=70.424,
+       **_KERAS)  # fmt: skip
+@model("mobilenet_v1_075", 2_585_560, 2_601_976, 325_400_448, alpha=0.75, act="relu6", top1=68.412,
+       **_KERAS)  # fmt: skip
+@model("mobilenet_v1_050", 1_331_592, 1_342_536, 149_497_088, alpha=0.5, act="relu6", top1=64.292,
+       **_KERAS)  # fmt: skip
+@model("mobilenet_v1_025", 470_072, 475_544, 41_030_272, alpha=0.25, act="relu6", top1=51.582,
+       **_KERAS)  # fmt: skip
 def mobilenet_v1(x, classes, *, alpha, act):
     x = conv(x, int(32 * alpha), 3, 2, act=act, name="stem")
     for name, (channels, stride) in zip(stage_names(s for _, s in V1), V1, strict=True):

@@ -22,18 +22,12 @@ _KERAS = {
 }
 
 
-@model("mobilenet_v2", size=224, alpha=1.0, top1=71.336,
-       params=3_504_872, total_params=3_538_984, macs=300_774_272, **_KERAS)  # fmt: skip
-@model("mobilenet_v2_035", size=224, alpha=0.35, top1=60.086,
-       params=1_677_128, total_params=1_691_208, macs=59_285_808, **_KERAS)  # fmt: skip
-@model("mobilenet_v2_050", size=224, alpha=0.5, top1=65.194,
-       params=1_968_680, total_params=1_987_224, macs=97_131_840, **_KERAS)  # fmt: skip
-@model("mobilenet_v2_075", size=224, alpha=0.75, top1=69.532,
-       params=2_636_424, total_params=2_663_064, macs=209_069_792, **_KERAS)  # fmt: skip
-@model("mobilenet_v2_130", size=224, alpha=1.3, top1=74.68,
-       params=5_386_792, total_params=5_431_048, macs=509_374_560, **_KERAS)  # fmt: skip
-@model("mobilenet_v2_140", size=224, alpha=1.4, top1=75.23,
-       params=6_108_776, total_params=6_156_712, macs=582_195_824, **_KERAS)  # fmt: skip
+@model("mobilenet_v2", 3_504_872, 3_538_984, 300_774_272, alpha=1.0, top1=71.336, **_KERAS)
+@model("mobilenet_v2_035", 1_677_128, 1_691_208, 59_285_808, alpha=0.35, top1=60.086, **_KERAS)
+@model("mobilenet_v2_050", 1_968_680, 1_987_224, 97_131_840, alpha=0.5, top1=65.194, **_KERAS)
+@model("mobilenet_v2_075", 2_636_424, 2_663_064, 209_069_792, alpha=0.75, top1=69.532, **_KERAS)
+@model("mobilenet_v2_130", 5_386_792, 5_431_048, 509_374_560, alpha=1.3, top1=74.68, **_KERAS)
+@model("mobilenet_v2_140", 6_108_776, 6_156_712, 582_195_824, alpha=1.4, top1=75.23, **_KERAS)
 def mobilenet_v2(x, classes, *, alpha):
     x = conv(x, divisible(32 * alpha), 3, 2, act="relu6", name="stem")
     blocks = [0] * 5

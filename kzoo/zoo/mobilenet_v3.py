@@ -48,25 +48,25 @@ V3 = {
 
 _SMALL = {
     "paper": "Howard et al. 2019 (arXiv:1905.02244), table 2",
-    "top1_source": "docstring of keras.applications.mobilenet_v3", "top1_data": "ImageNet-1k",
-    "flavours": {"torch": {"epsilon": 1e-3}}, "size": 224, "layout": "small", "hidden": 1024,
+    "top1_source": "docstring of keras.applications.mobilenet_v3",
+    "flavours": {"torch": {"epsilon": 1e-3}}, "layout": "small", "hidden": 1024,
 }  # fmt: skip
 _LARGE = {**_SMALL, "paper": "Howard et al. 2019 (arXiv:1905.02244), table 1",
           "layout": "large", "hidden": 1280}  # fmt: skip
 
 
-@model("mobilenet_v3_small", alpha=1.0, minimalistic=False, top1=68.1,
-       params=2_542_856, total_params=2_554_968, macs=56_510_400, **_SMALL)  # fmt: skip
-@model("mobilenet_v3_small_075", alpha=0.75, minimalistic=False, top1=65.4,
-       params=2_041_872, total_params=2_051_552, macs=43_399_344, **_SMALL)  # fmt: skip
-@model("mobilenet_v3_small_minimalistic", alpha=1.0, minimalistic=True, top1=61.9,
-       params=2_044_736, total_params=2_056_848, macs=52_288_448, **_SMALL)  # fmt: skip
-@model("mobilenet_v3_large", alpha=1.0, minimalistic=False, top1=75.6,
-       params=5_483_032, total_params=5_507_432, macs=216_589_760, **_LARGE)  # fmt: skip
-@model("mobilenet_v3_large_075", alpha=0.75, minimalistic=False, top1=73.3,
-       params=3_993_528, total_params=4_012_616, macs=154_560_624, **_LARGE)  # fmt: skip
-@model("mobilenet_v3_large_minimalistic", alpha=1.0, minimalistic=True, top1=72.3,
-       params=3_924_288, total_params=3_948_688, macs=209_136_704, **_LARGE)  # fmt: skip
+@model("mobilenet_v3_small", 2_542_856, 2_554_968, 56_510_400, alpha=1.0, minimalistic=False,
+       top1=68.1, **_SMALL)  # fmt: skip
+@model("mobilenet_v3_small_075", 2_041_872, 2_051_552, 43_399_344, alpha=0.75, minimalistic=False,
+       top1=65.4, **_SMALL)  # fmt: skip
+@model("mobilenet_v3_small_minimalistic", 2_044_736, 2_056_848, 52_288_448, alpha=1.0,
+       minimalistic=True, top1=61.9, **_SMALL)  # fmt: skip
+@model("mobilenet_v3_large", 5_483_032, 5_507_432, 216_589_760, alpha=1.0, minimalistic=False,
+       top1=75.6, **_LARGE)  # fmt: skip
+@model("mobilenet_v3_large_075", 3_993_528, 4_012_616, 154_560_624, alpha=0.75, minimalistic=False,
+       top1=73.3, **_LARGE)  # fmt: skip
+@model("mobilenet_v3_large_minimalistic", 3_924_288, 3_948_688, 209_136_704, alpha=1.0,
+       minimalistic=True, top1=72.3, **_LARGE)  # fmt: skip
 def mobilenet_v3(x, classes, *, layout, hidden, alpha, minimalistic):
     rows, swish = V3[layout], RELU if minimalistic else SWISH
     x = conv(x, 16, 3, 2, act=swish, name="stem")

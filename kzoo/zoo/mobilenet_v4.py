@@ -59,12 +59,12 @@ def universal_inverted_bottleneck(x, filters, stride, kernels, expand, *, name):
     return residual_add(x, y, name=name) if stride == 1 and filters == x.shape[-1] else y
 
 
-@model("mobilenet_v4_conv_small", size=224, layout="small", top1=73.730,
-       params=3_774_024, total_params=3_799_112, macs=186_005_568, **_TIMM)  # fmt: skip
-@model("mobilenet_v4_conv_medium", size=224, layout="medium", top1=79.092,
-       params=9_715_512, total_params=9_783_416, macs=827_649_984, **_TIMM)  # fmt: skip
-@model("mobilenet_v4_conv_large", size=256, layout="large", top1=81.864,
-       params=32_590_864, total_params=32_740_416, macs=2_835_269_632, **_TIMM)  # fmt: skip
+@model("mobilenet_v4_conv_small", 3_774_024, 3_799_112, 186_005_568, layout="small", top1=73.730,
+       **_TIMM)  # fmt: skip
+@model("mobilenet_v4_conv_medium", 9_715_512, 9_783_416, 827_649_984, layout="medium", top1=79.092,
+       **_TIMM)  # fmt: skip
+@model("mobilenet_v4_conv_large", 32_590_864, 32_740_416, 2_835_269_632, size=256, layout="large",
+       top1=81.864, **_TIMM)  # fmt: skip
 def mobilenet_v4(x, classes, *, layout):
     stem, fused, stages = V4[layout]
     x = conv(x, stem, 3, 2, name="stem")

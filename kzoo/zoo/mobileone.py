@@ -23,11 +23,10 @@ def block(x, filters, kernel, stride, k, *, name):
     return activate(layers.Add(name=f"{name}_add")(branches), "relu", name)
 
 
-@model("mobileone_s0", size=224, flavour="torch",
-       blocks=(2, 8, 10, 1), widths=(48, 128, 256, 1024), k=4,
-       params=5_293_272, total_params=5_381_464, macs=1_051_935_232,
+@model("mobileone_s0", 5_293_272, 5_381_464, 1_051_935_232, flavour="torch", blocks=(2, 8, 10, 1),
+       widths=(48, 128, 256, 1024), k=4,
        paper="Vasu et al. 2023 (arXiv:2206.04040), tables 2 and 3", top1=71.4,
-       top1_data="ImageNet-1k", top1_source="table 9 of the paper")  # fmt: skip
+       top1_source="table 9 of the paper")  # fmt: skip
 def mobileone(x, classes, *, blocks, widths, k):
     x = block(x, min(64, widths[0]), 3, 2, 1, name="stem")
     for i, (filters, count) in enumerate(zip(widths, blocks, strict=True), start=1):

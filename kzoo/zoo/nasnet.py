@@ -90,11 +90,9 @@ def cell(x, previous, filters, stride, name):
 STAGES = ((11, 0, 0), (22, 44, 4), (88, 88, 4), (176, 176, 4))
 
 
-@model(
-    "nasnet_mobile", size=224, params=5_289_978, total_params=5_326_716, macs=563_638_816,
-    paper="Zoph et al. 2018 (arXiv:1707.07012), NASNet-A (4 @ 1056)",
-    top1=74.366, top1_source="keras-applications",
-)  # fmt: skip
+@model("nasnet_mobile", 5_289_978, 5_326_716, 563_638_816,
+       paper="Zoph et al. 2018 (arXiv:1707.07012), NASNet-A (4 @ 1056)", top1=74.366,
+       top1_source="keras-applications")  # fmt: skip
 def nasnet_mobile(x, classes):
     x = previous = conv(x, 32, 3, 2, act=None, padding="valid", name="stem")
     for i, (reduced, filters, cells) in enumerate(STAGES, start=1):

@@ -24,14 +24,13 @@ CIFAR = (
 )
 
 
-@model("nin", size=224, min_size=39, params=7_595_176, total_params=7_595_176, macs=1_100_188_800,
+@model("nin", 7_595_176, 7_595_176, 1_100_188_800, min_size=39,
        paper="Lin et al. 2013 (arXiv:1312.4400), the authors' ImageNet model for Caffe",
        blocks=IMAGENET, dropouts=(4,))  # fmt: skip
-@model("nin_cifar10", size=32, min_size=2, classes=10,
-       params=966_986, total_params=966_986, macs=222_486_528,
+@model("nin_cifar10", 966_986, 966_986, 222_486_528, size=32, min_size=2, classes=10,
        paper="Lin et al. 2013 (arXiv:1312.4400), section 4.2", top1=89.6, top1_data="CIFAR-10",
-       top1_source="Caffe model zoo, cifar10_nin (no augmentation)",
-       blocks=CIFAR, dropouts=(2, 3))  # fmt: skip
+       top1_source="Caffe model zoo, cifar10_nin (no augmentation)", blocks=CIFAR,
+       dropouts=(2, 3))  # fmt: skip
 def nin(x, classes, *, blocks, dropouts):
     for i, (pool, kernel, stride, channels) in enumerate(blocks, start=1):
         if pool == "max":

@@ -28,12 +28,12 @@ def hidden(x, width: int, activation: str, name: str):
 _DIGITS = {"size": 28, "min_size": 1, "channels": 1, "classes": 10}
 
 
-@model("perceptron", **_DIGITS, params=7_850, total_params=7_850, macs=7_840,
-       paper="Rosenblatt 1958, Psychological Review 65 (6)",
-       depth=0, width=0, activation="relu")  # fmt: skip
-@model("mlp", **_DIGITS, params=669_706, total_params=669_706, macs=668_672,
-       paper="Rumelhart, Hinton, Williams 1986, Nature 323; two hidden layers",
-       depth=2, width=512, activation="relu")  # fmt: skip
+@model("perceptron", 7_850, 7_850, 7_840, **_DIGITS,
+       paper="Rosenblatt 1958, Psychological Review 65 (6)", depth=0, width=0,
+       activation="relu")  # fmt: skip
+@model("mlp", 669_706, 669_706, 668_672, **_DIGITS,
+       paper="Rumelhart, Hinton, Williams 1986, Nature 323; two hidden layers", depth=2, width=512,
+       activation="relu")  # fmt: skip
 def mlp(x, classes, *, depth, width, activation):
     if activation not in ACTIVATIONS:
         raise UsageError(

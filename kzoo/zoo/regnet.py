@@ -31,23 +31,23 @@ def residual(x, filters, stride, *, groups, squeeze, name):
     return residual_add(x, y, "relu", name=name)
 
 
-_ALL = {"size": 224, "flavour": "torch", "top1_source": "torchvision"}
+_ALL = {"flavour": "torch", "top1_source": "torchvision"}
 _X = _ALL | {"paper": "Radosavovic et al. 2020 (arXiv:2003.13678), figure 15", "squeeze": False}
 _Y = _ALL | {"paper": "Radosavovic et al. 2020 (arXiv:2003.13678), figure 16", "squeeze": True}
 
 
-@model("regnet_x_400mf", depth=22, w0=24, wa=24.48, wm=2.54, group=16, top1=72.834,
-       params=5_495_976, total_params=5_533_832, macs=413_812_608, **_X)  # fmt: skip
-@model("regnet_x_800mf", depth=16, w0=56, wa=35.73, wm=2.28, group=16, top1=75.212,
-       params=7_259_656, total_params=7_296_968, macs=799_699_712, **_X)  # fmt: skip
-@model("regnet_x_1_6gf", depth=18, w0=80, wa=34.01, wm=2.25, group=24, top1=77.04,
-       params=9_190_136, total_params=9_233_640, macs=1_602_849_792, **_X)  # fmt: skip
-@model("regnet_y_400mf", depth=16, w0=48, wa=27.89, wm=2.09, group=8, top1=74.046,
-       params=4_344_144, total_params=4_371_296, macs=401_842_848, **_Y)  # fmt: skip
-@model("regnet_y_800mf", depth=14, w0=56, wa=38.84, wm=2.4, group=16, top1=76.42,
-       params=6_432_512, total_params=6_462_944, macs=833_856_256, **_Y)  # fmt: skip
-@model("regnet_y_1_6gf", depth=27, w0=48, wa=20.71, wm=2.65, group=24, top1=77.95,
-       params=11_202_430, total_params=11_255_102, macs=1_612_076_160, **_Y)  # fmt: skip
+@model("regnet_x_400mf", 5_495_976, 5_533_832, 413_812_608, depth=22, w0=24, wa=24.48, wm=2.54,
+       group=16, top1=72.834, **_X)  # fmt: skip
+@model("regnet_x_800mf", 7_259_656, 7_296_968, 799_699_712, depth=16, w0=56, wa=35.73, wm=2.28,
+       group=16, top1=75.212, **_X)  # fmt: skip
+@model("regnet_x_1_6gf", 9_190_136, 9_233_640, 1_602_849_792, depth=18, w0=80, wa=34.01, wm=2.25,
+       group=24, top1=77.04, **_X)  # fmt: skip
+@model("regnet_y_400mf", 4_344_144, 4_371_296, 401_842_848, depth=16, w0=48, wa=27.89, wm=2.09,
+       group=8, top1=74.046, **_Y)  # fmt: skip
+@model("regnet_y_800mf", 6_432_512, 6_462_944, 833_856_256, depth=14, w0=56, wa=38.84, wm=2.4,
+       group=16, top1=76.42, **_Y)  # fmt: skip
+@model("regnet_y_1_6gf", 11_202_430, 11_255_102, 1_612_076_160, depth=27, w0=48, wa=20.71, wm=2.65,
+       group=24, top1=77.95, **_Y)  # fmt: skip
 def regnet(x, classes, *, depth, w0, wa, wm, group, squeeze):
     x = conv(x, 32, 3, 2, name="stem")
     stage, block, last = 0, 0, None

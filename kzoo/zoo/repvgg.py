@@ -20,10 +20,9 @@ def block(x, filters, stride, *, name):
     return activate(layers.Add(name=f"{name}_add")(branches), "relu", name)
 
 
-@model("repvgg_a0", size=224, flavour="torch", blocks=(2, 4, 14, 1), a=0.75, b=2.5,
-       params=9_108_968, total_params=9_132_616, macs=1_512_581_120,
-       paper="Ding et al. 2021 (arXiv:2101.03697), table 2", top1=72.41,
-       top1_data="ImageNet-1k", top1_source="table 4 of the paper")  # fmt: skip
+@model("repvgg_a0", 9_108_968, 9_132_616, 1_512_581_120, flavour="torch", blocks=(2, 4, 14, 1),
+       a=0.75, b=2.5, paper="Ding et al. 2021 (arXiv:2101.03697), table 2", top1=72.41,
+       top1_source="table 4 of the paper")  # fmt: skip
 def repvgg(x, classes, *, blocks, a, b):
     """``a`` widens all stages but the last, which ``b`` widens."""
     x = block(x, min(64, int(64 * a)), 2, name="stem")

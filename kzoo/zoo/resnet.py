@@ -42,7 +42,7 @@ def residual(x, y, stride, *, bias, name):
 
 
 _ALL = {
-    "size": 224, "flavour": "torch", "top1_source": "torchvision",
+    "flavour": "torch", "top1_source": "torchvision",
     "flavours": {"keras": {"symmetric": True, "epsilon": 1.001e-5}},
 }  # fmt: skip
 _RESNET = _ALL | {"paper": "He et al. 2015 (arXiv:1512.03385), table 1", "groups": 1, "width": 64}
@@ -53,26 +53,26 @@ _WIDE = _ALL | {
 }  # fmt: skip
 
 
-@model("resnet18", block=basic, depths=(2, 2, 2, 2), top1=69.758,
-       params=11_689_512, total_params=11_699_112, macs=1_814_073_344, **_RESNET)  # fmt: skip
-@model("resnet34", block=basic, depths=(3, 4, 6, 3), top1=73.314,
-       params=21_797_672, total_params=21_814_696, macs=3_663_761_408, **_RESNET)  # fmt: skip
-@model("resnet50", block=bottleneck, depths=(3, 4, 6, 3), top1=76.13,
-       params=25_557_032, total_params=25_610_152, macs=4_089_184_256, **_RESNET)  # fmt: skip
-@model("resnet101", block=bottleneck, depths=(3, 4, 23, 3), top1=77.374,
-       params=44_549_160, total_params=44_654_504, macs=7_801_405_440, **_RESNET)  # fmt: skip
-@model("resnet152", block=bottleneck, depths=(3, 8, 36, 3), top1=78.312,
-       params=60_192_808, total_params=60_344_232, macs=11_513_626_624, **_RESNET)  # fmt: skip
-@model("resnext50_32x4d", depths=(3, 4, 6, 3), groups=32, width=4, top1=77.618,
-       params=25_028_904, total_params=25_097_128, macs=4_230_479_872, **_NEXT)  # fmt: skip
-@model("resnext101_32x8d", depths=(3, 4, 23, 3), groups=32, width=8, top1=79.312,
-       params=88_791_336, total_params=88_994_216, macs=16_414_015_488, **_NEXT)  # fmt: skip
-@model("resnext101_64x4d", depths=(3, 4, 23, 3), groups=64, width=4, top1=83.246,
-       params=83_455_272, total_params=83_658_152, macs=15_460_270_080, **_NEXT)  # fmt: skip
-@model("wide_resnet50_2", depths=(3, 4, 6, 3), top1=78.468,
-       params=68_883_240, total_params=68_951_464, macs=11_398_021_120, **_WIDE)  # fmt: skip
-@model("wide_resnet101_2", depths=(3, 4, 23, 3), top1=78.848,
-       params=126_886_696, total_params=127_024_552, macs=22_753_050_624, **_WIDE)  # fmt: skip
+@model("resnet18", 11_689_512, 11_699_112, 1_814_073_344, block=basic, depths=(2, 2, 2, 2),
+       top1=69.758, **_RESNET)  # fmt: skip
+@model("resnet34", 21_797_672, 21_814_696, 3_663_761_408, block=basic, depths=(3, 4, 6, 3),
+       top1=73.314, **_RESNET)  # fmt: skip
+@model("resnet50", 25_557_032, 25_610_152, 4_089_184_256, block=bottleneck, depths=(3, 4, 6, 3),
+       top1=76.13, **_RESNET)  # fmt: skip
+@model("resnet101", 44_549_160, 44_654_504, 7_801_405_440, block=bottleneck, depths=(3, 4, 23, 3),
+       top1=77.374, **_RESNET)  # fmt: skip
+@model("resnet152", 60_192_808, 60_344_232, 11_513_626_624, block=bottleneck, depths=(3, 8, 36, 3),
+       top1=78.312, **_RESNET)  # fmt: skip
+@model("resnext50_32x4d", 25_028_904, 25_097_128, 4_230_479_872, depths=(3, 4, 6, 3), groups=32,
+       width=4, top1=77.618, **_NEXT)  # fmt: skip
+@model("resnext101_32x8d", 88_791_336, 88_994_216, 16_414_015_488, depths=(3, 4, 23, 3), groups=32,
+       width=8, top1=79.312, **_NEXT)  # fmt: skip
+@model("resnext101_64x4d", 83_455_272, 83_658_152, 15_460_270_080, depths=(3, 4, 23, 3), groups=64,
+       width=4, top1=83.246, **_NEXT)  # fmt: skip
+@model("wide_resnet50_2", 68_883_240, 68_951_464, 11_398_021_120, depths=(3, 4, 6, 3), top1=78.468,
+       **_WIDE)  # fmt: skip
+@model("wide_resnet101_2", 126_886_696, 127_024_552, 22_753_050_624, depths=(3, 4, 23, 3),
+       top1=78.848, **_WIDE)  # fmt: skip
 def resnet(x, classes, *, block, depths, groups, width):
     bias = biased(groups)
     x = conv(x, 64, 7, 2, bias=bias, name="stem")

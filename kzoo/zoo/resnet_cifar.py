@@ -47,23 +47,19 @@ _OPTION_A = {
 }  # fmt: skip
 
 
-@model(
-    "resnet8", size=32, min_size=8, classes=10,
-    params=78_186, total_params=78_666, macs=12_501_632,
-    paper="MLPerf Tiny image classification (Banbury et al. 2021, arXiv:2106.07597), "
-          "reference model",
-    depth=1, shortcut=option_b, bias=True,
-)  # fmt: skip
-@model("resnet20", depth=3, top1=91.25, top1_source="table 6 of the paper (error 8.75 %)",
-       params=269_722, total_params=271_098, macs=40_551_040, **_OPTION_A)  # fmt: skip
-@model("resnet32", depth=5, top1=92.49, top1_source="table 6 of the paper (error 7.51 %)",
-       params=464_154, total_params=466_426, macs=68_862_592, **_OPTION_A)  # fmt: skip
-@model("resnet44", depth=7, top1=92.83, top1_source="table 6 of the paper (error 7.17 %)",
-       params=658_586, total_params=661_754, macs=97_174_144, **_OPTION_A)  # fmt: skip
-@model("resnet56", depth=9, top1=93.03, top1_source="table 6 of the paper (error 6.97 %)",
-       params=853_018, total_params=857_082, macs=125_485_696, **_OPTION_A)  # fmt: skip
-@model("resnet110", depth=18, top1=93.57, top1_source="table 6 of the paper (error 6.43 %)",
-       params=1_727_962, total_params=1_736_058, macs=252_887_680, **_OPTION_A)  # fmt: skip
+@model("resnet8", 78_186, 78_666, 12_501_632, size=32, min_size=8, classes=10, depth=1, bias=True,
+       paper="MLPerf Tiny image classification (Banbury et al. 2021, arXiv:2106.07597)",
+       shortcut=option_b)  # fmt: skip
+@model("resnet20", 269_722, 271_098, 40_551_040, depth=3, top1=91.25,
+       top1_source="table 6 of the paper (error 8.75 %)", **_OPTION_A)  # fmt: skip
+@model("resnet32", 464_154, 466_426, 68_862_592, depth=5, top1=92.49,
+       top1_source="table 6 of the paper (error 7.51 %)", **_OPTION_A)  # fmt: skip
+@model("resnet44", 658_586, 661_754, 97_174_144, depth=7, top1=92.83,
+       top1_source="table 6 of the paper (error 7.17 %)", **_OPTION_A)  # fmt: skip
+@model("resnet56", 853_018, 857_082, 125_485_696, depth=9, top1=93.03,
+       top1_source="table 6 of the paper (error 6.97 %)", **_OPTION_A)  # fmt: skip
+@model("resnet110", 1_727_962, 1_736_058, 252_887_680, depth=18, top1=93.57,
+       top1_source="table 6 of the paper (error 6.43 %)", **_OPTION_A)  # fmt: skip
 def resnet_cifar(x, classes, *, depth, shortcut, bias):
     x = conv(x, 16, 3, bias=bias, name="stem")
     for i, filters in enumerate((16, 32, 64), start=1):

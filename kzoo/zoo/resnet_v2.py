@@ -25,17 +25,17 @@ def preactivated(x, filters, stride, *, project, name):
 
 
 _KERAS = {
-    "size": 224, "paper": "He et al. 2016 (arXiv:1603.05027), figure 1b", "top1_source": "keras",
+    "paper": "He et al. 2016 (arXiv:1603.05027), figure 1b", "top1_source": "keras",
     "flavours": {"keras": {"symmetric": True, "epsilon": 1.001e-5}},
 }  # fmt: skip
 
 
-@model("resnet50v2", depths=(3, 4, 6, 3), top1=76.0,
-       params=25_568_360, total_params=25_613_800, macs=3_482_255_360, **_KERAS)  # fmt: skip
-@model("resnet101v2", depths=(3, 4, 23, 3), top1=77.2,
-       params=44_577_896, total_params=44_675_560, macs=7_194_476_544, **_KERAS)  # fmt: skip
-@model("resnet152v2", depths=(3, 8, 36, 3), top1=78.0,
-       params=60_236_904, total_params=60_380_648, macs=10_906_697_728, **_KERAS)  # fmt: skip
+@model("resnet50v2", 25_568_360, 25_613_800, 3_482_255_360, depths=(3, 4, 6, 3), top1=76.0,
+       **_KERAS)  # fmt: skip
+@model("resnet101v2", 44_577_896, 44_675_560, 7_194_476_544, depths=(3, 4, 23, 3), top1=77.2,
+       **_KERAS)  # fmt: skip
+@model("resnet152v2", 60_236_904, 60_380_648, 10_906_697_728, depths=(3, 8, 36, 3), top1=78.0,
+       **_KERAS)  # fmt: skip
 def resnet_v2(x, classes, *, depths):
     x = plain(x, 64, 7, 2, act=None, name="stem")
     x = max_pool(x, name="stage1_0")

@@ -12,10 +12,16 @@ from kzoo.zoo.blocks import layers
 _DIGITS = {"size": 28, "min_size": 1, "channels": 1, "classes": 10, "units": 128}
 
 
-@model("row_lstm", **_DIGITS, params=81_674, total_params=81_674, macs=2_237_696, cell="LSTM",
-       paper="Hochreiter & Schmidhuber 1997, Neural Computation 9; image rows as steps"
-)  # fmt: skip
-@model("row_rnn", **_DIGITS, params=21_386, total_params=21_386, macs=560_384, cell="SimpleRNN",
+@model(
+    "row_lstm",
+    81_674,
+    81_674,
+    2_237_696,
+    **_DIGITS,
+    cell="LSTM",
+    paper="Hochreiter & Schmidhuber 1997, Neural Computation 9; image rows as steps",
+)
+@model("row_rnn", 21_386, 21_386, 560_384, **_DIGITS, cell="SimpleRNN",
        paper="Elman 1990, Cognitive Science 14; image rows as steps")  # fmt: skip
 def row_rnn(x, classes, *, cell, units):
     height, width, channels = x.shape[1:]

@@ -45,14 +45,14 @@ def shuffle_unit(x, filters, stride, *, name):
     return shuffle(layers.Concatenate(name=f"{name}_concat")([x, y]), name)
 
 
-@model("shufflenet_v2_x0_5", width=48, last=1024, top1=60.552,
-       params=1_366_792, total_params=1_374_744, macs=40_476_448, **_TORCH)  # fmt: skip
-@model("shufflenet_v2_x1_0", width=116, last=1024, top1=69.362,
-       params=2_278_604, total_params=2_294_784, macs=144_907_992, **_TORCH)  # fmt: skip
-@model("shufflenet_v2_x1_5", width=176, last=1024, top1=72.996,
-       params=3_503_624, total_params=3_527_064, macs=295_759_392, **_TORCH)  # fmt: skip
-@model("shufflenet_v2_x2_0", width=244, last=2048, top1=76.23,
-       params=7_393_996, total_params=7_427_712, macs=583_253_464, **_TORCH)  # fmt: skip
+@model("shufflenet_v2_x0_5", 1_366_792, 1_374_744, 40_476_448, width=48, last=1024, top1=60.552,
+       **_TORCH)  # fmt: skip
+@model("shufflenet_v2_x1_0", 2_278_604, 2_294_784, 144_907_992, width=116, last=1024, top1=69.362,
+       **_TORCH)  # fmt: skip
+@model("shufflenet_v2_x1_5", 3_503_624, 3_527_064, 295_759_392, width=176, last=1024, top1=72.996,
+       **_TORCH)  # fmt: skip
+@model("shufflenet_v2_x2_0", 7_393_996, 7_427_712, 583_253_464, width=244, last=2048, top1=76.23,
+       **_TORCH)  # fmt: skip
 def shufflenet_v2(x, classes, *, width, last):
     x = conv(x, 24, 3, 2, name="stem")
     x = max_pool(x, name="stage1_1")

@@ -14,7 +14,7 @@ V1_0 = ((1, 16), (1, 16), (1, 32), (2, 32), (2, 48), (2, 48), (2, 64), (3, 64))
 V1_1 = ((1, 16), (1, 16), (2, 32), (2, 32), (3, 48), (3, 48), (3, 64), (3, 64))
 
 _TORCH = {
-    "size": 224, "flavour": "torch", "top1_source": "torchvision",
+    "flavour": "torch", "top1_source": "torchvision",
     "paper": "Iandola et al. 2016 (arXiv:1602.07360), table 1",
 }  # fmt: skip
 
@@ -28,10 +28,10 @@ def fire(x, squeezed: int, name: str):
     return layers.Concatenate(name=f"{name}_concat")(branches)
 
 
-@model("squeezenet1_0", min_size=21, params=1_248_424, total_params=1_248_424, macs=818_924_576,
-       top1=58.092, stem=96, kernel=7, fires=V1_0, **_TORCH)  # fmt: skip
-@model("squeezenet1_1", min_size=17, params=1_235_496, total_params=1_235_496, macs=349_151_936,
-       top1=58.178, stem=64, kernel=3, fires=V1_1, **_TORCH)  # fmt: skip
+@model("squeezenet1_0", 1_248_424, 1_248_424, 818_924_576, min_size=21, top1=58.092, stem=96,
+       kernel=7, fires=V1_0, **_TORCH)  # fmt: skip
+@model("squeezenet1_1", 1_235_496, 1_235_496, 349_151_936, min_size=17, top1=58.178, stem=64,
+       kernel=3, fires=V1_1, **_TORCH)  # fmt: skip
 def squeezenet(x, classes, *, stem, kernel, fires):
     x = plain(x, stem, kernel, 2, padding="valid", name="stem")
     blocks = [0] * 4

@@ -23,11 +23,9 @@ def downsample(x, *widths, first=True, name):
     return residual_add(y, shortcut, name=name)
 
 
-@model(
-    "xception", size=299, min_size=71, top1=79.006, top1_source="keras-applications",
-    params=22_855_952, total_params=22_910_480, macs=8_357_403_496,
-    paper="Chollet 2017 (arXiv:1610.02357), figure 5",
-)  # fmt: skip
+@model("xception", 22_855_952, 22_910_480, 8_357_403_496, size=299, min_size=71, top1=79.006,
+       top1_source="keras-applications",
+       paper="Chollet 2017 (arXiv:1610.02357), figure 5")  # fmt: skip
 def xception(x, classes):
     x = conv(x, 32, 3, 2, padding="valid", name="stem_1")
     x = conv(x, 64, 3, padding="valid", name="stem_2")

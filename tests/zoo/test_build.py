@@ -49,14 +49,11 @@ def default():
     return functools.cache(skeleton)
 
 
-@pytest.fixture(scope="module")
-def odd():
-    """odd(name): seven classes, one channel, an odd size; the last one is kept."""
-
-    def make(name: str) -> keras.Model:
-        return build(name, classes=7, channels=1, size=odd_size(name), seed=0)
-
-    return functools.lru_cache(1)(make)
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=SLOW.get(n, [])) for n in NAMES])
+def odd(request) -> keras.Model:
+    """Each architecture with seven classes, one channel, an odd size; its tests run in a row."""
+    name = request.param
+    return build(name, classes=7, channels=1, size=odd_size(name), seed=0)
 
 
 def pixels(shape: tuple[int, ...]) -> np.ndarray:
@@ -80,6 +77,7 @@ ALIASES = {
     "alexnet_2012_grouped": "alexnet_2012",
     "bn_inception_v2": "bn_inception",
     "googlenet_paper": "googlenet",
+    "nin_cifar10": "nin_cifar10",
     "nin_imagenet": "nin",
     "torchvision/GoogLeNet.IMAGENET1K_V1": "googlenet_tv",
 }
@@ -210,53 +208,42 @@ def test_auxiliary_heads_are_further_outputs(name):
     assert parameters(alone) == parameters(skeleton(name, classes=7))
 
 
-@one_of_each
-def test_an_image_gives_finite_logits_for_the_classes_asked(name, odd):
-    found = odd(name)(pixels((2, *odd_size(name), 1)))
+def test_an_image_gives_finite_logits_for_the_classes_asked(odd):
+    found = odd(pixels((2, *odd_size(odd.name), 1)))
     assert found.shape == (2, 7)
     assert np.isfinite(found).all()
 
 
-@one_of_each
-def test_every_weight_gets_a_finite_gradient(name, odd):
-    model = odd(name)
-    before = [np.array(weight) for weight in model.non_trainable_variables]
-    variables = [variable.value for variable in model.trainable_variables]
-
-    @tf.function
-    def gradients(images):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.nn.log_softmax(model(images, training=True))[:, 0])
-        return tape.gradient(loss, variables)
-
-    found = gradients(pixels((4, *odd_size(name), 1)))
-    for variable, gradient in zip(model.trainable_variables, found, strict=True):
+def test_every_weight_gets_a_finite_gradient(odd):
+    before = [np.array(weight) for weight in odd.non_trainable_variables]
+    with tf.GradientTape() as tape:
+        logits = odd(pixels((4, *odd_size(odd.name), 1)), training=True)
+        loss = tf.reduce_mean(tf.nn.log_softmax(logits)[:, 0])
+    found = tape.gradient(loss, [variable.value for variable in odd.trainable_variables])
+    for variable, gradient in zip(odd.trainable_variables, found, strict=True):
         assert gradient is not None, variable.path
         assert np.isfinite(gradient).all(), variable.path
-    for weight, value in zip(model.non_trainable_variables, before, strict=True):
+    for weight, value in zip(odd.non_trainable_variables, before, strict=True):
         weight.assign(value)  # BatchNorm's statistics moved
 
 
-@one_of_each
-def test_a_file_gives_the_same_logits_and_class_names(name, odd, tmp_path):
-    images = pixels((2, *odd_size(name), 1))
-    path = save_model(odd(name), tmp_path / "model.keras", notes={"classes": CLASSES})
+def test_a_file_gives_the_same_logits_and_class_names(odd, tmp_path):
+    images = pixels((2, *odd_size(odd.name), 1))
+    path = save_model(odd, tmp_path / "model.keras", notes={"classes": CLASSES})
     again = load_model(path)
-    assert np.array_equal(odd(name)(images), again(images))
+    assert np.array_equal(odd(images), again(images))
     assert read_notes(path)["classes"] == CLASSES
     assert {type(each).__module__.split(".")[0] for each in again.operations} == {"keras"}
 
 
-@one_of_each
-def test_with_one_seed_the_features_are_what_enters_the_head(name, odd):
+def test_with_one_seed_the_features_are_what_enters_the_head(odd):
+    name = odd.name
     images = pixels((2, *odd_size(name), 1))
-    settings = {"classes": 7, "channels": 1, "size": odd_size(name), "seed": 0}
-    logits = odd(name)(images)
-    none = build(name, head="none", **settings)
+    none = build(name, head="none", classes=7, channels=1, size=odd_size(name), seed=0)
     assert len(none.output_shape) == 2
-    if "head" not in [layer.name for layer in odd(name).layers]:
+    if "head" not in [layer.name for layer in odd.layers]:
         return  # it ends in a convolution and pooling
-    head = odd(name).get_layer("head")
+    head, logits = odd.get_layer("head"), odd(images)
     assert none.output_shape == (None, head.kernel.shape[0])
     assert np.allclose(head(none(images)), logits, atol=1e-5 * np.abs(logits).max())
 

@@ -158,7 +158,7 @@ def test_a_misspelt_name_brings_the_nearest(typed):
 def test_a_name_is_registered_once():
     taken = registry.list_models()[0]
     with pytest.raises(ValueError, match=taken):
-        registry.model(taken, size=1)(print)
+        registry.model(taken, 1, 1, 1)(print)
 
 
 def test_listing_imports_no_framework():
