@@ -1,14 +1,9 @@
-"""Every registered architecture passes the same list, the moment it is registered.
+"""What every registered architecture does with weights: logits, gradients, files, heads.
 
-Numbers, names and shapes are asked of skeletons, which cost no weights, for all. What needs weights
-is asked of one name of every builder here, and of all names under the ``slow`` mark.
+Asked of one name of every builder here, and of all names under the ``slow`` mark.
 """
 
 from __future__ import annotations
-
-import csv
-import functools
-import re
 
 import keras
 import numpy as np
@@ -16,23 +11,14 @@ import pytest
 import tensorflow as tf
 
 from kzoo.errors import UsageError
-from kzoo.network.count import macs, parameters
-from kzoo.network.features import stage_features
+from kzoo.network.count import parameters
 from kzoo.network.model_file import gives_probabilities, load_model, read_notes, save_model
-from kzoo.registry import LAYER_NAME, entry, list_models, pair
-from kzoo.zoo.blocks import FLAVOURS
-from kzoo.zoo.build import build, skeleton
+from kzoo.registry import entry, list_models, pair
+from kzoo.zoo.build import build
 
 NAMES = list_models()
 SMALLEST = {entry(n).builder: n for n in sorted(NAMES, key=lambda n: -entry(n).macs)}
-NORMALIZED = [n for n in NAMES if entry(n).total_params > entry(n).params]
-AUXILIARY = [n for n in NAMES if entry(n).auxiliary]
-
-every = pytest.mark.parametrize("name", NAMES)
 SLOW = {n: [pytest.mark.slow] for n in NAMES if n not in SMALLEST.values()}
-one_of_each = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=SLOW.get(n, [])) for n in NAMES]
-)
 
 CLASSES = list("abcdefg")
 
@@ -41,12 +27,6 @@ def odd_size(name: str) -> tuple[int, int]:
     """Not square, and no multiple of 32 or of any stride."""
     height, width = pair(entry(name).min_size)
     return height + 3, width + 9
-
-
-@pytest.fixture(scope="module")
-def default():
-    """default(name): the architecture as its row has it, without weights; built once."""
-    return functools.cache(skeleton)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(n, marks=SLOW.get(n, [])) for n in NAMES])
@@ -58,154 +38,6 @@ def odd(request) -> keras.Model:
 
 def pixels(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
-
-
-def test_there_are_over_120_names():
-    assert len(NAMES) > 120
-
-
-@every
-def test_the_numbers_are_those_of_the_row(name, default):
-    row, model = entry(name), default(name)
-    assert model.input_shape == (None, *row.input)
-    assert model.output_shape == (None, row.classes)
-    assert parameters(model) == (row.params, row.total_params)
-    assert macs(model) == row.macs
-
-
-ALIASES = {
-    "alexnet_2012_grouped": "alexnet_2012",
-    "bn_inception_v2": "bn_inception",
-    "googlenet_paper": "googlenet",
-    "nin_cifar10": "nin_cifar10",
-    "nin_imagenet": "nin",
-    "torchvision/GoogLeNet.IMAGENET1K_V1": "googlenet_tv",
-}
-
-
-def our_name(theirs: str) -> str:
-    """The name, without underscores, of a row of facts/architectures.csv."""
-    if theirs in ALIASES:
-        return ALIASES[theirs].replace("_", "")
-    plain = re.sub(r"(\.IMAGENET1K_V1|\.in1k|_cifar10)$", "", theirs.rpartition("/")[2])
-    plain = re.sub("^MobileNet(?=$|_a)", "mobilenet_v1", plain.removeprefix("tf_"))
-    plain = re.sub(r"_a(\d)\.(\d+)$", lambda m: f"{m[1]}{m[2]:0<2}", plain)
-    return plain.replace("_", "").lower()
-
-
-def test_the_numbers_are_the_published_ones(shared, default):
-    ours = {name.replace("_", ""): name for name in NAMES}
-    found = set()
-    with open(shared.parent / "facts" / "architectures.csv") as file:
-        for row in csv.DictReader(file):
-            if (name := ours.get(our_name(row["name"]))) is None:
-                continue  # a detector, or larger than what is registered
-            flavour = {"keras": "keras", "torchvision": "torch"}.get(row["name"].split("/")[0])
-            options = {"flavour": flavour or entry(name).flavour, "size": int(row["input"])}
-            if row["name"].startswith("torchvision/Inception_V3"):
-                options["auxiliary"] = True  # counted there, though not in the MACs
-            usual = options == {"flavour": entry(name).flavour, "size": entry(name).size}
-            model = default(name) if usual else skeleton(name, **options)
-            trainable, total = parameters(model)
-            assert trainable == int(row["params_exact"]), row["name"]
-            if keras_total := re.search(r"keras_total=(\d+)", row["notes"]):
-                # EfficientNet's normalization there has 7 values in variables.
-                assert int(keras_total[1]) - total in (0, 7), row["name"]
-            # That table's pools of NIN round down, where Caffe's 6x6 pool at the end would not fit.
-            if not options.get("auxiliary") and name != "nin":
-                assert macs(model) / 1e9 == pytest.approx(float(row["gmacs"]), rel=1e-3, abs=6e-4)
-            found.add(name)
-    assert len(found) > 90, sorted(set(NAMES) - found)
-
-
-@every
-def test_layers_are_named_by_the_rule(name, default):
-    image, *others = [layer.name for layer in default(name).layers]
-    assert image == "image"
-    assert [layer for layer in others if not LAYER_NAME.fullmatch(layer)] == []
-    assert others[0] == "preprocess"
-    assert others[-1].startswith("head")
-    assert len(set(others)) == len(others)
-
-
-@pytest.mark.parametrize("name", [n for n in NAMES if entry(n).classes == 1000])
-def test_stages_come_out_at_strides_4_to_32(name):
-    size = 1056
-    outputs = stage_features(skeleton(name, size=size)).output
-    strides = {"stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
-    if entry(name).family == "squeezenet":
-        strides.pop("stage4")  # it ends at 16
-    assert list(outputs) == list(strides)
-    for stage, stride in strides.items():
-        # Windows without padding lose some pixels at the borders.
-        assert outputs[stage].shape[1] == pytest.approx(size / stride, rel=0.1)
-
-
-@one_of_each
-def test_it_builds_in_both_flavours(name):
-    for flavour in FLAVOURS:
-        model = skeleton(name, flavour=flavour, size=odd_size(name), classes=7)
-        assert model.output_shape == (None, 7)
-
-
-NORM_LAYERS = {"group": "GroupNormalization", "layer": "LayerNormalization", "none": "nothing"}
-
-
-@pytest.mark.parametrize("norm", NORM_LAYERS)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, [])) for n in NORMALIZED])
-def test_another_norm_stands_wherever_batch_norm_stood(name, norm, default):
-    def kinds(model, kind):
-        return sum(type(layer).__name__ == kind for layer in model.layers)
-
-    model = skeleton(name, norm=norm)
-    trainable, total = parameters(model)
-    before = kinds(default(name), "BatchNormalization")
-    own = kinds(default(name), NORM_LAYERS[norm])
-    assert before > 0
-    assert kinds(model, "BatchNormalization") == 0
-    assert kinds(model, NORM_LAYERS[norm]) == own + before * (norm != "none")
-    assert trainable == total
-    assert macs(model) == entry(name).macs
-    if norm == "none":
-        # No gamma any more; every convolution has a bias that beta was.
-        assert trainable <= entry(name).params
-        kernels = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
-        unbiased = [la.name for la in model.layers if isinstance(la, kernels) and not la.use_bias]
-        assert unbiased == [la.name for la in unbiased_before(default(name))]
-
-
-def unbiased_before(model) -> list:
-    """Convolutions without bias and without BatchNorm behind: they were so in the paper."""
-    return [
-        layer
-        for layer in model.layers
-        if getattr(layer, "use_bias", True) is False and not meets_batch_norm(layer)
-    ]
-
-
-def meets_batch_norm(layer) -> bool:
-    """At once, or behind the concatenation or pooling of a DenseNet."""
-    behind = [node.operation for node in layer._outbound_nodes]
-    passing = (keras.layers.Concatenate, keras.layers.AveragePooling2D)
-    return any(
-        isinstance(each, keras.layers.BatchNormalization)
-        or (isinstance(each, passing) and meets_batch_norm(each))
-        for each in behind
-    )
-
-
-@pytest.mark.parametrize("name", AUXILIARY)
-def test_auxiliary_heads_are_further_outputs(name):
-    size = entry(name).size
-    model = skeleton(name, auxiliary=True, classes=7, size=size)
-    logits, *others = model.outputs
-    assert logits.shape == (None, 7)
-    assert [tensor.shape for tensor in others] == [(None, 7)] * len(others)
-    assert [t._keras_history.operation.name for t in others] == [
-        f"head_aux{i}" for i in range(1, len(others) + 1)
-    ]
-    alone = keras.Model(model.input, logits)
-    assert parameters(alone) == parameters(skeleton(name, classes=7))
 
 
 def test_an_image_gives_finite_logits_for_the_classes_asked(odd):
@@ -262,26 +94,6 @@ def test_the_seed_decides_the_weights():
     assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True) if a.ndim > 1)
 
 
-def test_a_skeleton_leaves_nothing_behind():
-    drawn = skeleton("vgg16")
-    build("lenet5")(pixels((1, 32, 32, 1)))  # a scope ends inside
-    assert all(weight._value is None for weight in drawn.weights)
-
-
-@one_of_each
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_it_builds_in_mixed_precision(name, policy):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = skeleton(name, classes=7, channels=1, size=odd_size(name))
-    finally:
-        keras.config.set_dtype_policy(before)
-    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
-    assert model.compute_dtype == policy.removeprefix("mixed_")
-    assert model.output_shape == (None, 7)
-
-
 def test_an_unknown_name_brings_the_nearest():
     with pytest.raises(UsageError, match="mobilenet_v2_035"):
         build("mobilenetv2_035")
@@ -303,13 +115,6 @@ def test_a_known_argument_replaces_the_row_s():
         entry("mobilenet_v2_035").params,
         entry("mobilenet_v2_035").total_params,
     )
-
-
-@every
-def test_a_size_below_the_smallest_is_refused(name):
-    height, width = pair(entry(name).min_size)
-    with pytest.raises(UsageError, match=f"at least {height} x {width}"):
-        build(name, size=(height, width - 1))
 
 
 @pytest.mark.parametrize("wrong", [{"classes": 0}, {"classes": 1}, {"channels": 0}])
