@@ -36,16 +36,18 @@ _ALL = {
 }  # fmt: skip
 
 
-@model("convnext_tiny", 28_589_128, 28_589_128, 4_457_676_288, depths=(3, 3, 9, 3), drop=0.1,
-       top1=82.52, **_ALL)  # fmt: skip
-@model("convnext_small", 50_223_688, 50_223_688, 8_687_212_032, depths=(3, 3, 27, 3), drop=0.4,
-       top1=83.616, **_ALL)  # fmt: skip
-def convnext(x, classes, *, depths, drop):
+@model("convnext_tiny", 28_589_128, 28_589_128, 4_457_676_288, width=96, depths=(3, 3, 9, 3),
+       drop=0.1, top1=82.52, **_ALL)  # fmt: skip
+@model("convnext_small", 50_223_688, 50_223_688, 8_687_212_032, width=96, depths=(3, 3, 27, 3),
+       drop=0.4, top1=83.616, **_ALL)  # fmt: skip
+@model("convnext_base", 88_591_464, 88_591_464, 15_359_395_840, width=128, depths=(3, 3, 27, 3),
+       drop=0.5, top1=84.062, **_ALL)  # fmt: skip
+def convnext(x, classes, *, width, depths, drop):
     before = 0
     for i, depth in enumerate(depths):
         name, patch = f"stage{i + 1}_0", 2 if i else 4
         x = layer_norm(x, name) if i else x
-        x = plain(x, 96 << i, patch, patch, act=None, padding="valid", name=name)
+        x = plain(x, width << i, patch, patch, act=None, padding="valid", name=name)
         x = x if i else layer_norm(x, name)
         for j in range(depth):
             # Stochastic depth grows linearly with depth, from 0.

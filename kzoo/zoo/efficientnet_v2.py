@@ -59,6 +59,15 @@ TABLE_M = (
     ("mbconv", 6, 2, 304, 18),
     ("mbconv", 6, 1, 512, 5),
 )
+TABLE_L = (
+    ("fused", 1, 1, 32, 4),
+    ("fused", 4, 2, 64, 7),
+    ("fused", 4, 2, 96, 7),
+    ("mbconv", 4, 2, 192, 10),
+    ("mbconv", 6, 1, 224, 19),
+    ("mbconv", 6, 2, 384, 25),
+    ("mbconv", 6, 1, 640, 7),
+)
 
 _KERAS = {"top1_source": "keras", "flavours": {"torch": {"epsilon": 1e-3}}}
 _B = _KERAS | {
@@ -66,8 +75,8 @@ _B = _KERAS | {
     "table": TABLE_B, "stem": 32,
 }  # fmt: skip
 _SM = _KERAS | {
-    "paper": "Tan, Le 2021 (arXiv:2104.00298): S is table 4, M its code's",
-    "stem": 24, "mean": 128.0, "std": 128.0,
+    "paper": "Tan, Le 2021 (arXiv:2104.00298): S is table 4, M and L its code's",
+    "mean": 128.0, "std": 128.0,
 }  # fmt: skip
 
 
@@ -79,10 +88,12 @@ _SM = _KERAS | {
        top1=80.5, **_B)  # fmt: skip
 @model("efficientnet_v2_b3", 14_358_406, 14_467_622, 3_011_458_816, size=300, width=1.2, depth=1.4,
        top1=82.0, **_B)  # fmt: skip
-@model("efficientnet_v2_s", 21_458_488, 21_612_360, 8_365_617_152, table=TABLE_S, size=384,
+@model("efficientnet_v2_s", 21_458_488, 21_612_360, 8_365_617_152, table=TABLE_S, stem=24, size=384,
        width=1.0, depth=1.0, top1=83.9, **_SM)  # fmt: skip
-@model("efficientnet_v2_m", 54_139_356, 54_431_388, 24_582_460_384, table=TABLE_M, size=480,
-       width=1.0, depth=1.0, top1=85.3, **_SM)  # fmt: skip
+@model("efficientnet_v2_m", 54_139_356, 54_431_388, 24_582_460_384, table=TABLE_M, stem=24,
+       size=480, width=1.0, depth=1.0, top1=85.3, **_SM)  # fmt: skip
+@model("efficientnet_v2_l", 118_515_272, 119_027_848, 56_079_699_008, table=TABLE_L, stem=32,
+       size=480, width=1.0, depth=1.0, top1=85.7, **_SM)  # fmt: skip
 def efficientnet_v2(x, classes, *, table, stem, width, depth):
     def widen(channels):  # to the nearest multiple of 8, unlike `divisible`
         return int(channels * width + 4) // 8 * 8

@@ -23,10 +23,20 @@ def block(x, filters, kernel, stride, k, *, name):
     return activate(layers.Add(name=f"{name}_add")(branches), "relu", name)
 
 
-@model("mobileone_s0", 5_293_272, 5_381_464, 1_051_935_232, flavour="torch", blocks=(2, 8, 10, 1),
-       widths=(48, 128, 256, 1024), k=4,
-       paper="Vasu et al. 2023 (arXiv:2206.04040), tables 2 and 3", top1=71.4,
-       top1_source="table 9 of the paper")  # fmt: skip
+_ROW = {
+    "paper": "Vasu et al. 2023 (arXiv:2206.04040), tables 2 and 3", "flavour": "torch",
+    "top1_source": "apple/ml-mobileone README", "blocks": (2, 8, 10, 1),
+}  # fmt: skip
+
+
+@model("mobileone_s0", 5_293_272, 5_381_464, 1_051_935_232, widths=(48, 128, 256, 1024), k=4,
+       top1=71.4, **_ROW)  # fmt: skip
+@model("mobileone_s1", 4_825_192, 4_893_544, 830_062_080, widths=(96, 192, 512, 1280), k=1,
+       top1=75.9, **_ROW)  # fmt: skip
+@model("mobileone_s2", 7_884_648, 7_971_688, 1_304_027_392, widths=(96, 256, 640, 2048), k=1,
+       top1=77.4, **_ROW)  # fmt: skip
+@model("mobileone_s3", 10_170_600, 10_275_304, 1_902_112_768, widths=(128, 320, 768, 2048), k=1,
+       top1=78.1, **_ROW)  # fmt: skip
 def mobileone(x, classes, *, blocks, widths, k):
     x = block(x, min(64, widths[0]), 3, 2, 1, name="stem")
     for i, (filters, count) in enumerate(zip(widths, blocks, strict=True), start=1):

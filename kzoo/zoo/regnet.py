@@ -42,12 +42,16 @@ _Y = _ALL | {"paper": "Radosavovic et al. 2020 (arXiv:2003.13678), figure 16", "
        group=16, top1=75.212, **_X)  # fmt: skip
 @model("regnet_x_1_6gf", 9_190_136, 9_233_640, 1_602_849_792, depth=18, w0=80, wa=34.01, wm=2.25,
        group=24, top1=77.04, **_X)  # fmt: skip
+@model("regnet_x_3_2gf", 15_296_552, 15_359_112, 3_176_621_952, depth=25, w0=88, wa=26.31, wm=2.25,
+       group=48, top1=78.364, **_X)  # fmt: skip
 @model("regnet_y_400mf", 4_344_144, 4_371_296, 401_842_848, depth=16, w0=48, wa=27.89, wm=2.09,
        group=8, top1=74.046, **_Y)  # fmt: skip
 @model("regnet_y_800mf", 6_432_512, 6_462_944, 833_856_256, depth=14, w0=56, wa=38.84, wm=2.4,
        group=16, top1=76.42, **_Y)  # fmt: skip
 @model("regnet_y_1_6gf", 11_202_430, 11_255_102, 1_612_076_160, depth=27, w0=48, wa=20.71, wm=2.65,
        group=24, top1=77.95, **_Y)  # fmt: skip
+@model("regnet_y_3_2gf", 19_436_338, 19_502_498, 3_176_482_752, depth=21, w0=80, wa=42.63, wm=2.66,
+       group=24, top1=78.948, **_Y)  # fmt: skip
 def regnet(x, classes, *, depth, w0, wa, wm, group, squeeze):
     x = conv(x, 32, 3, 2, name="stem")
     stage, block, last = 0, 0, None

@@ -20,9 +20,18 @@ def block(x, filters, stride, *, name):
     return activate(layers.Add(name=f"{name}_add")(branches), "relu", name)
 
 
-@model("repvgg_a0", 9_108_968, 9_132_616, 1_512_581_120, flavour="torch", blocks=(2, 4, 14, 1),
-       a=0.75, b=2.5, paper="Ding et al. 2021 (arXiv:2101.03697), table 2", top1=72.41,
-       top1_source="table 4 of the paper")  # fmt: skip
+_ROW = {
+    "paper": "Ding et al. 2021 (arXiv:2101.03697), table 2", "flavour": "torch",
+    "top1_source": "table 4 of the paper",
+}  # fmt: skip
+_A = _ROW | {"blocks": (2, 4, 14, 1)}
+
+
+@model("repvgg_a0", 9_108_968, 9_132_616, 1_512_581_120, a=0.75, b=2.5, top1=72.41, **_A)
+@model("repvgg_a1", 14_092_264, 14_122_088, 2_626_488_320, a=1.0, b=2.5, top1=74.46, **_A)
+@model("repvgg_a2", 28_210_600, 28_253_160, 5_685_345_280, a=1.5, b=2.75, top1=76.48, **_A)
+@model("repvgg_b0", 15_817_960, 15_853_160, 3_397_191_680, blocks=(4, 6, 16, 1), a=1.0, b=2.5,
+       top1=75.14, **_ROW)  # fmt: skip
 def repvgg(x, classes, *, blocks, a, b):
     """``a`` widens all stages but the last, which ``b`` widens."""
     x = block(x, min(64, int(64 * a)), 2, name="stem")

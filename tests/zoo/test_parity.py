@@ -13,7 +13,7 @@ import pytest
 from kzoo.learn.evaluate import softmax
 from kzoo.lite.interpret import lite_outputs
 from kzoo.network.count import macs, parameters
-from kzoo.registry import entry, list_models, pair
+from kzoo.registry import entry, pair
 from kzoo.zoo.build import build
 
 WIDTHS_V1 = {"": 1.0, "_075": 0.75, "_050": 0.5, "_025": 0.25}
@@ -39,10 +39,12 @@ APPLICATIONS = {
     **{f"efficientnet_v2_b{n}": (f"EfficientNetV2B{n}", BARE) for n in range(4)},
     "efficientnet_v2_s": ("EfficientNetV2S", BARE),
     "efficientnet_v2_m": ("EfficientNetV2M", BARE),
+    "efficientnet_v2_l": ("EfficientNetV2L", BARE),
     "convnext_tiny": ("ConvNeXtTiny", BARE),
     "convnext_small": ("ConvNeXtSmall", BARE),
+    "convnext_base": ("ConvNeXtBase", BARE),
 }
-APPLICATIONS = {n: v for n, v in APPLICATIONS.items() if n in list_models()}  # TODO drop
+
 """Every name that keras.applications has too, with its function and arguments."""
 
 
