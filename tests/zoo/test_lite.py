@@ -1,34 +1,25 @@
 """Every registered architecture becomes a .tflite that computes what the model does, in int8 too.
 
-The smallest of each builder at its smallest size here; all names under the ``slow`` mark.
+At its smallest size; see conftest.py for which of them are ``slow``.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from kzoo.lite.convert import convert, write_lite
 from kzoo.network.model_file import save_model
 from kzoo.progress import silent
-from kzoo.registry import entry, list_models, pair
+from kzoo.registry import entry, pair
 from kzoo.zoo.build import build
 
-NAMES = list_models()
-SMALLEST = {entry(n).builder: n for n in sorted(NAMES, key=lambda n: -entry(n).macs)}
 
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[] if n in SMALLEST.values() else [pytest.mark.slow])
-        for n in sorted(NAMES, key=lambda n: entry(n).family)
-    ],
-)
-def test_it_converts_to_float_and_to_int8(name, tmp_path):
-    row = entry(name)
+def test_it_converts_to_float_and_to_int8(case, tmp_path):
+    row = entry(case.name)
     size = pair(row.min_size)
-    model = save_model(build(name, classes=10, size=size, seed=0), tmp_path / "model.keras")
+    model = save_model(
+        build(case.name, classes=10, size=size, seed=0, **case.variant), tmp_path / "model.keras"
+    )
     made = convert(model, tmp_path / "float32.tflite")
     assert made.max_logit_error <= 1e-4
     assert made.contents.integer_kernels == 0

@@ -21,27 +21,15 @@ from kzoo.zoo.blocks import FLAVOURS
 from kzoo.zoo.build import build, skeleton
 
 NAMES = list_models()
-SMALLEST = {entry(n).builder: n for n in sorted(NAMES, key=lambda n: -entry(n).macs)}
-NORMALIZED = [n for n in NAMES if entry(n).total_params > entry(n).params]
 AUXILIARY = [n for n in NAMES if entry(n).auxiliary]
 
 every = pytest.mark.parametrize("name", NAMES)
-SLOW = {n: [pytest.mark.slow] for n in NAMES if n not in SMALLEST.values()}
-one_of_each = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=SLOW.get(n, [])) for n in NAMES]
-)
 
 
 @pytest.fixture(scope="module")
 def default():
     """default(name): the architecture as its row has it, without weights; built once."""
     return functools.cache(skeleton)
-
-
-def odd_size(name: str) -> tuple[int, int]:
-    """Not square, and no multiple of 32 or of any stride."""
-    height, width = pair(entry(name).min_size)
-    return height + 3, width + 9
 
 
 def test_there_are_over_120_names():
@@ -125,37 +113,41 @@ def test_stages_come_out_at_strides_4_to_32(name, default):
         assert outputs[stage].shape[1] == pytest.approx(size / stride, rel=0.18)
 
 
-@one_of_each
-def test_it_builds_in_both_flavours(name):
-    for flavour in FLAVOURS:
-        model = skeleton(name, flavour=flavour, size=odd_size(name), classes=7)
-        assert model.output_shape == (None, 7)
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_it_builds_in_both_flavours(case, flavour):
+    model = skeleton(case.name, flavour=flavour, size=case.odd_size, classes=7, **case.variant)
+    assert model.output_shape == (None, 7)
 
 
 NORM_LAYERS = {"group": "GroupNormalization", "layer": "LayerNormalization", "none": "nothing"}
 
 
 @pytest.mark.parametrize("norm", NORM_LAYERS)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, [])) for n in NORMALIZED])
-def test_another_norm_stands_wherever_batch_norm_stood(name, norm, default):
+def test_another_norm_stands_wherever_batch_norm_stood(case, norm):
+    if entry(case.name).params == entry(case.name).total_params:
+        with pytest.raises(UsageError, match="no BatchNorm"):
+            skeleton(case.name, norm=norm)
+        return
+
     def kinds(model, kind):
         return sum(type(layer).__name__ == kind for layer in model.layers)
 
-    model = skeleton(name, norm=norm)
+    before = skeleton(case.name, **case.variant)
+    model = skeleton(case.name, norm=norm, **case.variant)
     trainable, total = parameters(model)
-    before = kinds(default(name), "BatchNormalization")
-    own = kinds(default(name), NORM_LAYERS[norm])
-    assert before > 0
+    replaced = kinds(before, "BatchNormalization")
+    own = kinds(before, NORM_LAYERS[norm])
+    assert replaced > 0
     assert kinds(model, "BatchNormalization") == 0
-    assert kinds(model, NORM_LAYERS[norm]) == own + before * (norm != "none")
+    assert kinds(model, NORM_LAYERS[norm]) == own + replaced * (norm != "none")
     assert trainable == total
-    assert macs(model) == entry(name).macs
+    assert macs(model) == macs(before)
     if norm == "none":
         # No gamma any more; every convolution has a bias that beta was.
-        assert trainable <= entry(name).params
+        assert trainable <= parameters(before)[0]
         kernels = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
         unbiased = [la.name for la in model.layers if isinstance(la, kernels) and not la.use_bias]
-        assert unbiased == [la.name for la in unbiased_before(default(name))]
+        assert unbiased == [layer.name for layer in unbiased_before(before)]
 
 
 def unbiased_before(model) -> list:
@@ -192,13 +184,12 @@ def test_auxiliary_heads_are_further_outputs(name):
     assert parameters(alone) == parameters(skeleton(name, classes=7))
 
 
-@one_of_each
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_it_builds_in_mixed_precision(name, policy):
+def test_it_builds_in_mixed_precision(case, policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = skeleton(name, classes=7, channels=1, size=odd_size(name))
+        model = skeleton(case.name, classes=7, channels=1, size=case.odd_size, **case.variant)
     finally:
         keras.config.set_dtype_policy(before)
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}

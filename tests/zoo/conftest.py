@@ -1,0 +1,60 @@
+"""Which networks the laws are asked of: see `pytest_generate_tests`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from kzoo.registry import entry, list_models, pair
+
+THIN = {
+    "convnext": {"depths": (1, 1, 1, 1)},
+    "densenet": {"depths": (1, 2, 1, 1)},
+    "densenet_cifar": {"depth": 10},
+    "efficientnet": {"depth": 0.1},
+    "efficientnet_lite": {"depth": 0.1},
+    "efficientnet_v2": {"depth": 0.1},
+    "mobileone": {"blocks": (1, 1, 2, 1), "k": 2},
+    "repvgg": {"blocks": (1, 1, 2, 1)},
+    "resnet": {"depths": (1, 1, 2, 1)},
+    "resnet_v2": {"depths": (1, 1, 2, 1)},
+}
+"""Builder → arguments that give a shallow network of the same parts."""
+
+DEEP = {"inception_resnet_v2", "nasnet_mobile"}
+"""Names with hundreds of layers that no argument makes fewer."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A name, arguments of its builder, and a size that is no multiple of 32 or of any stride."""
+
+    name: str
+    variant: dict = field(default_factory=dict)
+
+    @property
+    def odd_size(self) -> tuple[int, int]:
+        height, width = pair(entry(self.name).min_size)
+        return height + 3, width + 9
+
+
+def cases() -> list:
+    smallest = {entry(n).builder: n for n in sorted(list_models(), key=lambda n: -entry(n).macs)}
+    found = []
+    for name in list_models():
+        builder = entry(name).builder
+        thin = THIN.get(builder.__name__, {})
+        first = name == smallest[builder]
+        if first and thin:
+            found.append(pytest.param(Case(name, thin), id=f"{name}-shallow"))
+        slow = not first or thin or name in DEEP
+        found.append(pytest.param(Case(name), id=name, marks=[pytest.mark.slow] if slow else []))
+    return found
+
+
+def pytest_generate_tests(metafunc):
+    """A test that takes ``case`` is run for the smallest name of every builder, shallow where its
+    arguments allow, and under the ``slow`` mark for every name as it is."""
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", cases(), scope="module")
