@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kzoo.lite.convert import convert
     from kzoo.lite.quantize import quantize
     from kzoo.measure.profile import profile
+    from kzoo.network.features import stage_features
     from kzoo.registry import list_models
     from kzoo.runs.steps import run
     from kzoo.zoo.build import build
@@ -33,6 +34,7 @@ _API = {
     "check": "kzoo.lite.check",
     "profile": "kzoo.measure.profile",
     "run": "kzoo.runs.steps",
+    "stage_features": "kzoo.network.features",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "quantize",
     "reparameterize",
     "run",
+    "stage_features",
 ]
 
 

@@ -48,6 +48,13 @@ from kzoo.cli.terminal import (
     show_default=True,
     help="Share of a label's weight that all classes get.",
 )
+@click.option(
+    "--auxiliary-weight",
+    default=0.3,
+    show_default=True,
+    help="Weight of the loss of every auxiliary head, for models that have them; 0.3 in GoogLeNet, "
+    "0.4 in Inception v3.",
+)
 @click.option("--early-stopping", type=int, help="Epochs without improvement before a phase ends.")
 @click.option(
     "--monitor",

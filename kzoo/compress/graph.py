@@ -1,6 +1,6 @@
 """A model's graph, replayed call by call: the one structure that all compression works on.
 
-Keras and NumPy alone. Private names of Keras are used in this file and in no other of the room.
+Keras and NumPy alone. Private names of Keras are used here and in `kzoo.network.graph`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kzoo.errors import BadInputError
+from kzoo.network.graph import calls, graph_of
 
 if TYPE_CHECKING:
     import keras
@@ -60,7 +61,7 @@ def replay(
     """
     import keras
 
-    graph = _graph(model)
+    graph = graph_of(model)
     if graph is None:
         raise BadInputError(
             f"{model.name} is a {type(model).__name__} whose graph is not known; a functional "
@@ -88,7 +89,7 @@ def replay(
             # A nested model passes the training=False of its call on to its layers.
             if "training" in getattr(operation, "_call_context_args", ()):
                 kwargs = kwargs | context
-            if inner := _graph(operation):
+            if inner := graph_of(operation):
                 given = args[0] if args else kwargs["inputs"]
                 if isinstance(given, dict) and not isinstance(inner._inputs_struct, dict):
                     given = [given[tensor.name] for tensor in inner.inputs]
@@ -215,20 +216,9 @@ def _folded(layer, norm) -> list[np.ndarray]:
 
 def flat(model: keras.Model) -> keras.Model:
     """The model itself if it is functional and holds no models, else its replay."""
-    if _graph(model) is model and not any(_graph(node.operation) for node in calls(model)):
+    if graph_of(model) is model and not any(graph_of(node.operation) for node in calls(model)):
         return model
     return replay(model)
-
-
-def calls(model: keras.Model) -> list:
-    """Keras' nodes of a graph in the order of computation, without its inputs."""
-    levels = _graph(model)._nodes_by_depth
-    return [
-        node
-        for depth in sorted(levels, reverse=True)
-        for node in levels[depth]
-        if not node.is_input
-    ]
 
 
 def producer(tensor: keras.KerasTensor) -> object | None:
@@ -250,17 +240,9 @@ def readers(model: keras.Model) -> dict[int, list]:
     return found
 
 
-def _graph(operation):
-    """The graph inside a functional or Sequential model; None for all else."""
-    import keras
-
-    graph = getattr(operation, "_functional", operation)
-    return graph if isinstance(graph, keras.Model) and hasattr(graph, "_nodes_by_depth") else None
-
-
 def _operations(graph) -> set:
     """The operations of a graph and of the graphs inside it, without their inputs."""
     nested, found = [], set()
     for operation in {node.operation for node in calls(graph)}:
-        (nested.append if _graph(operation) else found.add)(operation)
+        (nested.append if graph_of(operation) else found.add)(operation)
     return found.union(*map(_operations, nested))

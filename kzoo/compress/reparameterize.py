@@ -11,7 +11,6 @@ import numpy as np
 
 from kzoo.compress.graph import (
     Call,
-    calls,
     flat,
     fold_batch_norm,
     is_batch_norm,
@@ -21,6 +20,7 @@ from kzoo.compress.graph import (
     replay,
     scale_and_offset,
 )
+from kzoo.network.graph import calls
 
 if TYPE_CHECKING:
     import keras

@@ -30,13 +30,9 @@ from kzoo.network.model_file import (
     save_model,
 )  # fmt: skip
 from kzoo.progress import Progress, silent
-from kzoo.registry import entry, list_models
 
 if TYPE_CHECKING:
     import keras
-
-AUXILIARY_WEIGHT = 0.3
-"""Of an auxiliary head's loss in a network that is not registered: GoogLeNet's, section 5."""
 
 DIVERGED = 1000
 """An epoch's mean loss of so many times the first step's, or chance's, is no training any more."""
@@ -88,6 +84,7 @@ def finetune(
     batch_size: int = 32,
     class_weights: str | Mapping[str, float] | None = None,
     label_smoothing: float = 0.0,
+    auxiliary_weight: float = 0.3,
     early_stopping: int | None = None,
     monitor: str = "val_loss",
     seed: int = 0,
@@ -103,8 +100,8 @@ def finetune(
     and ends with the same weights, on the same number of cores and as far as the backend's own
     arithmetic is deterministic.
 
-    Auxiliary heads (`kzoo.build` with ``auxiliary=True``) add their losses, with the weight of the
-    network's card, and are left out of the result.
+    Auxiliary heads (`kzoo.build` with ``auxiliary=True``) add their losses, each weighted with
+    ``auxiliary_weight``, and are left out of the result.
 
     Args:
         model: a functional Keras model or its file.
@@ -113,6 +110,8 @@ def finetune(
         batch_size: images per step; an incomplete last batch is left out of the epoch.
         class_weights: "balanced" (n / (classes * count)), a weight per class name, or None.
         label_smoothing: share of the label's weight spread over all classes, [0, 1).
+        auxiliary_weight: weight of the loss of every auxiliary head, for models that have them: 0.3
+            in GoogLeNet (Szegedy et al. 2014, section 5), 0.4 in Inception v3.
         early_stopping: end a phase after so many epochs without a better ``monitor``, and go back
             to the best epoch's weights.
         monitor: "val_loss" or "val_accuracy".
@@ -130,10 +129,12 @@ def finetune(
     if output is not None:
         output = new_output(keras_name(output), force=force)
     phases = [as_phase(phase) for phase in phases]
-    _check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor)
+    _check_arguments(
+        phases, batch_size, label_smoothing, auxiliary_weight, early_stopping, monitor
+    )
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
     model = opened(model, auxiliary=True)
-    head_weights = _head_weights(model)
+    head_weights = [1.0, *[float(auxiliary_weight)] * (len(model.outputs) - 1)]
     options = {"seed": seed, "progress": progress, **(data_options or {})}
     # Its own seed decides the split, so only the names of the notes count here.
     data = matching_data(
@@ -396,26 +397,25 @@ class _Loop:
         self.best_weights = best or None
 
 
-def _check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor) -> None:
+def _check_arguments(
+    phases, batch_size, label_smoothing, auxiliary_weight, early_stopping, monitor
+) -> None:
     if not phases:
         raise UsageError("at least one phase is needed")
     if batch_size < 1:
         raise UsageError(f"batch_size is at least 1; {batch_size} was given")
     if not 0 <= label_smoothing < 1:
         raise UsageError(f"label_smoothing is in [0, 1); {label_smoothing} was given")
+    if not 0 <= auxiliary_weight < math.inf:
+        raise UsageError(
+            f"auxiliary_weight is at least 0 and finite; {auxiliary_weight} was given"
+        )
     if early_stopping is not None and early_stopping < 1:
         raise UsageError(
             f"early_stopping is a number of epochs, at least 1; {early_stopping} was given"
         )
     if monitor not in ("val_loss", "val_accuracy"):
         raise UsageError(f"monitor is val_loss or val_accuracy; {monitor!r} was given")
-
-
-def _head_weights(model: keras.Model) -> list[float]:
-    """The weight of the loss of every output: 1, then the auxiliary heads'."""
-    registered = entry(model.name).auxiliary if model.name in list_models() else None
-    auxiliary = AUXILIARY_WEIGHT if registered is None else registered
-    return [1.0, *[auxiliary] * (len(model.outputs) - 1)]
 
 
 def _class_weights(weights: str | Mapping[str, float] | None, data: Dataset) -> np.ndarray | None:

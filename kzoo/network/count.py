@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
+
+from kzoo.network.graph import nested_calls
 
 if TYPE_CHECKING:
     import keras
@@ -27,20 +30,7 @@ def macs(model: keras.Model) -> int:
     The convention of torchvision's and fvcore's tables: a bias, BatchNorm, activation, pooling or
     addition counts 0. A layer that is called twice counts twice.
     """
-    return sum(
-        _layer_macs(layer, node) for layer in operations(model) for node in layer._inbound_nodes
-    )
-
-
-def operations(model: keras.Model) -> list:
-    """The layers and `keras.ops` of a model and of the models inside it, inputs first."""
-    import keras
-
-    found = []
-    for operation in getattr(model, "_functional", model).operations:
-        nested = isinstance(operation, keras.Model)
-        found += operations(operation) if nested else [operation]
-    return found
+    return sum(_layer_macs(node.operation, node) for node in nested_calls(model))
 
 
 def layer_table(model: keras.Model) -> list[dict]:
@@ -50,21 +40,18 @@ def layer_table(model: keras.Model) -> list[dict]:
     ``params`` (with BatchNorm's statistics), ``macs``, and ``settings``, what of `SETTINGS` the
     layer has.
     """
-    rows = []
-    for operation in operations(model):
-        for node in operation._inbound_nodes:
-            rows.append(
-                {
-                    "name": operation.name,
-                    "kind": type(operation).__name__,
-                    "inputs": [t._keras_history.operation.name for t in node.input_tensors],
-                    "shape": list(node.output_tensors[0].shape[1:]),
-                    "params": getattr(operation, "count_params", int)(),
-                    "macs": _layer_macs(operation, node),
-                    "settings": _settings(operation),
-                }
-            )
-    return rows
+    return [
+        {
+            "name": node.operation.name,
+            "kind": type(node.operation).__name__,
+            "inputs": [tensor._keras_history.operation.name for tensor in node.input_tensors],
+            "shape": list(node.output_tensors[0].shape[1:]),
+            "params": getattr(node.operation, "count_params", int)(),
+            "macs": _layer_macs(node.operation, node),
+            "settings": _settings(node.operation),
+        }
+        for node in nested_calls(model)
+    ]
 
 
 SETTINGS = ("kernel_size", "pool_size", "strides", "dilation_rate", "groups", "scale", "activation")
@@ -88,12 +75,15 @@ def peak_memory(table: list[dict], bytes_per_value: int = 4) -> int:
 
     Computed from `layer_table` for execution in its order: an output lives from the layer that
     makes it to the last that reads it, input and output of a layer at once, and `IN_PLACE` layers
-    need no room of their own. Runtimes add padding and scratch space; weights are not in it.
+    that alone read their input need no room of their own. Runtimes add padding and scratch space;
+    weights are not in it.
     """
     place, size, last = {}, {}, {}
+    readers = Counter(name for row in table for name in row["inputs"])
     for step, row in enumerate(table):
         reads = [place[name] for name in row["inputs"] if name in place]
-        owner = reads[0] if row["kind"] in IN_PLACE and reads else row["name"]
+        alone = len(reads) == 1 and readers[row["inputs"][0]] == 1
+        owner = reads[0] if alone and row["kind"] in IN_PLACE else row["name"]
         place[row["name"]] = owner
         size[owner] = max(size.get(owner, 0), math.prod(row["shape"]) * bytes_per_value)
         for name in (owner, *reads):

@@ -66,12 +66,16 @@ class PhaseConfig(_Section):
 
 
 class TrainConfig(PhaseConfig):
-    """One phase, or several in ``phases``, and the arguments of `kzoo.finetune`."""
+    """One phase, or several in ``phases``, and the arguments of `kzoo.finetune`.
+
+    Without ``auxiliary_weight``, every network has that of its card.
+    """
 
     phases: list[PhaseConfig] | None = Field(None, min_length=1)
     batch_size: int = Field(32, ge=1)
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    auxiliary_weight: float | None = Field(None, ge=0, allow_inf_nan=False)
     early_stopping: int | None = Field(None, ge=1)
     monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
     checkpoint_seconds: float = Field(60.0, ge=0)

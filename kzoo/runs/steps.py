@@ -265,6 +265,10 @@ class _Steps:
         options = train.model_dump(mode="json", exclude={"phases", *PhaseConfig.model_fields})
         # How often a checkpoint is written is of no concern to the result.
         seconds = options.pop("checkpoint_seconds")
+        weight = options.pop("auxiliary_weight")
+        # Of no concern to a network that is built without auxiliary heads, nor to its key.
+        if self.config.all_models()[name].auxiliary:
+            options["auxiliary_weight"] = entry(name).auxiliary if weight is None else weight
 
         def work() -> dict:
             training = finetune(

@@ -198,9 +198,24 @@ def separable(x, filters, kernel=3, stride=1, *, act="relu", name):
 
 
 def max_pool(x, kernel=3, stride=2, *, name):
-    """Max pooling of what is not negative (the flavour may pad with zeros)."""
+    """Max pooling: (n, h, w, c) -> (n, ceil(h / stride), ceil(w / stride), c).
+
+    A flavour that pads does it with zeros, as keras.applications' ResNets do.
+    """
     x, padding = padded(x, kernel, stride, name)
     return layers.MaxPooling2D(kernel, stride, padding, name=f"{name}_pool")(x)
+
+
+def ceil_pool(x, kernel=3, *, name):
+    """Max pooling whose last window may hang over the edge: (n, h, w, c) -> (n, h // 2, w // 2, c).
+
+    Caffe's pooling, and torch's with ceil_mode; h / 2 is rounded up if ``kernel`` is even.
+    """
+    high, wide = ((kernel - length) % 2 for length in x.shape[1:3])
+    if high != wide:
+        x = layers.ZeroPadding2D(((0, high), (0, wide)), name=f"{name}_pad")(x)
+    padding = "same" if high and wide else "valid"
+    return layers.MaxPooling2D(kernel, 2, padding, name=f"{name}_pool")(x)
 
 
 def local_response(x, k: float, n: int, alpha: float, beta: float, *, name):
@@ -217,7 +232,10 @@ def local_response(x, k: float, n: int, alpha: float, beta: float, *, name):
     s = layers.ZeroPadding2D((0, n // 2), **across, name=f"{name}_lrn_pad")(s)
     s = layers.AveragePooling2D((1, n), 1, **across, name=f"{name}_lrn_pool")(s)
     s = layers.Rescaling(1.0, k, name=f"{name}_lrn_offset")(s)
-    s = layers.Rescaling(-beta, name=f"{name}_lrn_exponent")(ops.log(s))
+    s = ops.log(s)
+    # Keras numbers such nodes by process; equal networks are to be equal files.
+    s._keras_history.operation.name = f"{name}_lrn_log"
+    s = layers.Rescaling(-beta, name=f"{name}_lrn_exponent")(s)
     s = layers.Activation("exponential", name=f"{name}_lrn_power")(s)
     return layers.Multiply(name=f"{name}_lrn")([x, s])
 
@@ -253,6 +271,26 @@ def inverted_residual(
     y = conv(y, filters, act=None, name=f"{name}_project")
     same = stride == 1 and filters == x.shape[-1]
     return residual_add(x, y, drop=drop, name=name) if same else y
+
+
+def towers(x, *rows, unit=conv, stride=1, padding=None, name):
+    """Rows of convolutions side by side, of one input: a list of (n, h / stride, w / stride, c).
+
+    A row is the (filters, kernel) of its convolutions; the last of it has stride and padding.
+    """
+    ends = []
+    for i, row in enumerate(rows, 1):
+        y = x
+        for j, (filters, kernel) in enumerate(row, 1):
+            last = {"stride": stride, "padding": padding} if j == len(row) else {}
+            y = unit(y, filters, kernel, **last, name=f"{name}_{i}_{j}")
+        ends.append(y)
+    return ends
+
+
+def concatenate(branches, name):
+    """The branches' channels behind each other."""
+    return layers.Concatenate(name=f"{name}_concat")(branches)
 
 
 def classifier(x, classes: int | None, dropout: float = 0.0):

@@ -1,4 +1,6 @@
-"""EfficientNetV2: Tan, Le 2021 (arXiv:2104.00298), table 4; all but S from the authors' code."""
+"""EfficientNetV2: Tan, Le 2021 (arXiv:2104.00298), table 4; all but S from the authors' code, with
+the one dropout rate of keras.applications.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from kzoo.errors import UsageError
 from kzoo.registry import model
-from kzoo.zoo.blocks import classifier, conv, layers, local_response, plain
+from kzoo.zoo.blocks import (
+    ceil_pool,
+    classifier,
+    concatenate,
+    conv,
+    layers,
+    local_response,
+    plain,
+    towers,
+)
 
 # stage: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection of its modules
 TABLE_1 = {
@@ -23,43 +32,11 @@ AUXILIARY = {"stage3_1": "head_aux1", "stage3_4": "head_aux2"}
 """Section 5: on modules 4a and 4d."""
 
 
-def towers(x, *rows, unit=conv, stride=1, padding=None, name):
-    """Rows of convolutions side by side, of one input: a list of (n, h / stride, w / stride, c).
-
-    A row is the (filters, kernel) of its convolutions; the last of it has stride and padding.
-    """
-    ends = []
-    for i, row in enumerate(rows, 1):
-        y = x
-        for j, (filters, kernel) in enumerate(row, 1):
-            last = {"stride": stride, "padding": padding} if j == len(row) else {}
-            y = unit(y, filters, kernel, **last, name=f"{name}_{i}_{j}")
-        ends.append(y)
-    return ends
-
-
-def concatenate(branches, name):
-    """The branches' channels behind each other."""
-    return layers.Concatenate(name=f"{name}_concat")(branches)
-
-
 def inception(x, a, b, c, d, e, f, *, unit, kernel, name):
     """Figure 2b: four branches. (n, h, w, channels) -> (n, h, w, a + c + e + f)."""
     branches = towers(x, [(a, 1)], [(b, 1), (c, 3)], [(d, 1), (e, kernel)], unit=unit, name=name)
     pooled = layers.MaxPooling2D(3, 1, "same", name=f"{name}_max")(x)
     return concatenate([*branches, unit(pooled, f, name=f"{name}_project")], name)
-
-
-def ceil_pool(x, kernel=3, *, name):
-    """Max pooling whose last window may hang over the edge: (n, h, w, c) -> (n, h // 2, w // 2, c).
-
-    Caffe's pooling, and torch's with ceil_mode; h / 2 is rounded up if ``kernel`` is even.
-    """
-    high, wide = ((kernel - length) % 2 for length in x.shape[1:3])
-    if high != wide:
-        x = layers.ZeroPadding2D(((0, high), (0, wide)), name=f"{name}_pad")(x)
-    padding = "same" if high and wide else "valid"
-    return layers.MaxPooling2D(kernel, 2, padding, name=f"{name}_pool")(x)
 
 
 def respond(x, *, name):

@@ -4,8 +4,7 @@ the Impact of Residual Connections on Learning (arXiv:1602.07261), as released w
 from __future__ import annotations
 
 from kzoo.registry import model
-from kzoo.zoo.blocks import classifier, conv, layers, plain, residual_add
-from kzoo.zoo.googlenet import concatenate, towers
+from kzoo.zoo.blocks import classifier, concatenate, conv, layers, plain, residual_add, towers
 from kzoo.zoo.inception_v3 import reduction, stem
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 
 from kzoo.registry import model
-from kzoo.zoo.blocks import classifier, conv, layers
-from kzoo.zoo.googlenet import concatenate, towers
+from kzoo.zoo.blocks import classifier, concatenate, conv, layers, towers
 from kzoo.zoo.inception_v3 import average_pool, modules
 
 # stage: 1x1, 3x3 reduce, 3x3, double 3x3 reduce, double 3x3, pool projection of its modules; those
@@ -65,9 +64,8 @@ def bn_inception(x, classes):
     return classifier(x, classes, dropout=0.2)
 
 
-@model("inception_v2", 24_246_280, 24_281_288, 5_844_162_656, size=299, min_size=75, auxiliary=0.4,
-       paper="Szegedy et al. 2015 (arXiv:1512.00567), table 1; filters of Inception v3", top1=78.4,
-       top1_source="table 3 of the paper, Factorized 7x7",
+@model("inception_v2", 26_388_232, 26_427_080, 6_462_077_024, size=299, min_size=75, auxiliary=0.4,
+       paper="Szegedy et al. 2015 (arXiv:1512.00567), table 1; filters of Inception v3",
        flavours={"torch": {"epsilon": 1e-3}})  # fmt: skip
 def inception_v2(x, classes, *, auxiliary=False):
     x = conv(x, 32, 3, 2, padding="valid", name="stem_1")
@@ -77,4 +75,4 @@ def inception_v2(x, classes, *, auxiliary=False):
     x = conv(x, 80, 3, padding="valid", name="stage1_1")
     x = conv(x, 192, 3, 2, padding="valid", name="stage2_1_input")
     x = conv(x, 288, 3, name="stage2_1_wide")
-    return modules(x, classes, kernel=3, auxiliary=auxiliary)
+    return modules(x, classes, kernel=3, widths=(128, 160, 160, 192, 192), auxiliary=auxiliary)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from kzoo.errors import UsageError
 from kzoo.registry import model
-from kzoo.zoo.blocks import classifier, conv, flavour, layers
-from kzoo.zoo.googlenet import concatenate, towers
+from kzoo.zoo.blocks import classifier, concatenate, conv, flavour, layers, towers
 
 
 def average_pool(x, *, name):
@@ -67,14 +66,15 @@ def stem(x):
     return layers.MaxPooling2D(3, 2, name="stage2_1_pool")(x)
 
 
-def modules(x, classes, *, kernel, auxiliary):
-    """From the 35x35 grid to the logits. ``kernel``: of its modules' second row."""
+def modules(x, classes, *, kernel, widths, auxiliary):
+    """From the 35x35 grid to the logits. ``kernel``: of its modules' second row; ``widths``: of the
+    factorized convolutions in the modules at 17x17."""
     for j, project in enumerate((32, 64, 64), 1):
         rows = [(64, 1)], [(48, 1), (64, kernel)], [(64, 1), (96, 3), (96, 3)]
         x = inception(x, *rows, project=project, name=f"stage2_{j}")
     x = reduction(x, [(384, 3)], [(64, 1), (96, 3), (96, 3)], name="stage3_1")
     high, wide = (7, 1), (1, 7)
-    for j, c in enumerate((128, 160, 160, 192), 2):
+    for j, c in enumerate(widths, 2):
         double = [(c, 1), (c, high), (c, wide), (c, high), (192, wide)]
         rows = [(192, 1)], [(c, 1), (c, wide), (192, high)], double
         x = inception(x, *rows, project=192, name=f"stage3_{j}")
@@ -92,4 +92,4 @@ def modules(x, classes, *, kernel, auxiliary):
        top1_source="keras-applications",
        flavours={"keras": {"scale": False}, "torch": {"epsilon": 1e-3}})  # fmt: skip
 def inception_v3(x, classes, *, auxiliary=False):
-    return modules(stem(x), classes, kernel=5, auxiliary=auxiliary)
+    return modules(stem(x), classes, kernel=5, widths=(128, 160, 160, 192), auxiliary=auxiliary)

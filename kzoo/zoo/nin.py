@@ -7,8 +7,7 @@ logit.
 from __future__ import annotations
 
 from kzoo.registry import model
-from kzoo.zoo.blocks import layers, plain
-from kzoo.zoo.googlenet import ceil_pool
+from kzoo.zoo.blocks import ceil_pool, layers, plain
 
 # pooling in front, kernel and stride of the first convolution, channels of it and of the 1x1 ones
 IMAGENET = (

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from kzoo.registry import model
-from kzoo.zoo.blocks import layers, plain
-from kzoo.zoo.googlenet import ceil_pool
+from kzoo.zoo.blocks import ceil_pool, layers, plain
 
 # stage of each fire module, which pooling begins, and the channels that it squeezes to
 V1_0 = ((1, 16), (1, 16), (1, 32), (2, 32), (2, 48), (2, 48), (2, 64), (3, 64))

@@ -13,7 +13,7 @@ from kzoo.network.model_file import load_model, save_model
 PHASE = {"epochs": 1, "optimizer": "sgd", "learning_rate": 0.1}
 
 
-def network(heads: int = 1, name: str = "net") -> keras.Model:
+def network(heads: int = 1) -> keras.Model:
     """A shared layer, a classifier on it, and auxiliary heads with dropout on it."""
     keras.utils.set_random_seed(0)
     image = keras.Input((16, 16, 1), name="image")
@@ -24,7 +24,7 @@ def network(heads: int = 1, name: str = "net") -> keras.Model:
     for i in range(1, heads + 1):
         y = keras.layers.Dropout(0.5, name=f"head_aux{i}_dropout")(x)
         outputs.append(keras.layers.Dense(10, name=f"head_aux{i}")(y))
-    return keras.Model(image, outputs if heads else outputs[0], name=name)
+    return keras.Model(image, outputs if heads else outputs[0], name="inception_v3")
 
 
 def weights(model: keras.Model) -> dict[str, np.ndarray]:
@@ -60,10 +60,12 @@ def test_all_heads_learn_and_the_shared_layers_from_all(few_digits):
     assert not np.allclose(after["stage1_1/kernel"], weights(one)["stage1_1/kernel"], atol=1e-6)
 
 
-def test_with_weight_0_the_trunk_is_that_of_a_training_without(few_digits, monkeypatch):
-    monkeypatch.setattr("kzoo.learn.finetune.AUXILIARY_WEIGHT", 0.0)
+def test_with_weight_0_the_trunk_is_that_of_a_training_without(few_digits):
     one, two = network(0), network(1)
-    rows = [finetune(model, few_digits, phases=[PHASE]).history for model in (one, two)]
+    rows = [
+        finetune(model, few_digits, phases=[PHASE], auxiliary_weight=0).history
+        for model in (one, two)
+    ]
     after = weights(two)
     for path, weight in weights(one).items():
         assert np.allclose(weight, after[path], atol=1e-6)
@@ -71,11 +73,11 @@ def test_with_weight_0_the_trunk_is_that_of_a_training_without(few_digits, monke
         assert rows[0][0][key] == pytest.approx(rows[1][0][key], rel=1e-5)
 
 
-@pytest.mark.parametrize(("name", "weight"), [("net", 0.3), ("inception_v3", 0.4)])
+@pytest.mark.parametrize(("given", "weight"), [({}, 0.3), ({"auxiliary_weight": 0.7}, 0.7)])
 def test_the_objective_is_the_sum_and_the_other_figures_are_the_classifier_s(
-    name, weight, few_digits
+    given, weight, few_digits
 ):
-    model = network(2, name)
+    model = network(2)
     for layer in model.layers:  # without dropout, so that the formula has one value
         layer.rate = 0.0
     train = few_digits.splits["train"]
@@ -84,7 +86,7 @@ def test_the_objective_is_the_sum_and_the_other_figures_are_the_classifier_s(
     of_class = {"3": 5.0, "7": 0.0}
     row = finetune(
         model, few_digits, phases=[{"epochs": 1}], batch_size=10_000,
-        class_weights=of_class, label_smoothing=0.1,
+        class_weights=of_class, label_smoothing=0.1, **given,
     ).history[0]  # fmt: skip
     of_image = np.array([of_class.get(few_digits.classes[label], 1.0) for label in labels])
     main, *further = ((of_image * log_loss(x, labels, 0.1)).mean() for x in (logits, *others))

@@ -200,6 +200,9 @@ def test_a_model_that_does_not_fit_the_data_is_refused(few_digits, tmp_path):
     [
         {"batch_size": 0},
         {"label_smoothing": 1.0},
+        {"auxiliary_weight": -0.1},
+        {"auxiliary_weight": float("nan")},
+        {"auxiliary_weight": float("inf")},
         {"early_stopping": 0},
         {"monitor": "loss"},
         {"phases": []},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from kzoo.network.count import macs, parameters
+from kzoo.network.count import layer_table, macs, parameters, peak_memory
 
 L = keras.layers
 
@@ -52,6 +52,39 @@ def test_a_layer_called_twice_counts_twice_and_has_its_weights_once():
     shared = L.Conv2D(4, 1)
     assert macs(functional(shared, shared)) == 2 * 6 * 6 * 4 * 4
     assert parameters(functional(shared, shared)) == (4 * 4 + 4, 4 * 4 + 4)
+
+
+def test_calls_in_another_model_do_not_count():
+    shared = L.Conv2D(4, 1)
+    model = functional(shared)
+    functional(L.ReLU(), shared)
+    assert macs(model) == 6 * 6 * 4 * 4
+    assert [row["name"] for row in layer_table(model)][1:] == [shared.name]
+
+
+def residual(act) -> keras.Model:
+    image = keras.Input((6, 6, 4), name="image")
+    x = L.Conv2D(8, 1, name="conv")(image)
+    return keras.Model(image, L.Add(name="add")([x, act(x)]))
+
+
+def test_peak_memory_is_that_of_the_values_alive_together():
+    values = 6 * 6 * 4
+    plain = functional(L.Conv2D(8, 1), L.ReLU(), L.Conv2D(2, 1))
+    # The first convolution's input and output; the activation is computed in place.
+    assert peak_memory(layer_table(plain)) == 4 * (values + 2 * values)
+    assert peak_memory(layer_table(plain), 1) == values + 2 * values
+    # Here it is not: the sum reads what it would overwrite, and is a third value.
+    assert peak_memory(layer_table(residual(L.ReLU()))) == 4 * 3 * 2 * values
+
+
+def test_the_table_has_a_row_per_call_with_its_inputs():
+    rows = {row["name"]: row for row in layer_table(residual(L.ReLU(name="act")))}
+    assert list(rows) == ["image", "conv", "act", "add"]
+    assert rows["add"]["inputs"] == ["conv", "act"]
+    assert rows["conv"]["shape"] == [6, 6, 8]
+    assert rows["conv"]["params"] == 4 * 8 + 8
+    assert rows["conv"]["macs"] == 6 * 6 * 4 * 8
 
 
 def test_the_total_has_moving_statistics_and_no_seed_states():

@@ -60,6 +60,8 @@ def test_fields_and_defaults_are_those_of_the_function(section, function, elsewh
             for name, default in fields.items()
             if name != "phases" and name not in configs.PhaseConfig.model_fields
         }
+        assert fields["auxiliary_weight"] is None  # stands for the card's
+        fields["auxiliary_weight"] = parameters["auxiliary_weight"].default
     assert set(fields) == set(parameters)
     for name, default in fields.items():
         wanted = parameters[name].default

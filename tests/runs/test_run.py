@@ -245,3 +245,29 @@ def test_a_model_is_built_as_its_section_says_and_the_record_holds_it(tmp_path):
     assert done.rows[0]["model"] == "mlp"
     assert "mlp.build" in run("{name: mlp, arguments: {depth: 1, width: 32}}")[0].kept
     assert "mlp.build" in run("{name: mlp, arguments: {depth: 2, width: 32}}")[0].ran
+
+
+def test_auxiliary_heads_weigh_what_the_card_says_or_the_config(tmp_path, monkeypatch):
+    def tiny(name: str, *, size, channels, classes, **_):
+        import keras
+
+        image = keras.Input((*size, channels), name="image")
+        x = keras.layers.Flatten(name="stem")(image)
+        heads = [keras.layers.Dense(classes, name=head)(x) for head in ("head", "head_aux")]
+        return keras.Model(image, heads, name=name)
+
+    def run(*overrides: str) -> tuple[bool, float, list[float]]:
+        models = "models=[{name: inception_v3, auxiliary: true}]"
+        overrides = [*OVERRIDES, models, "steps=[build, finetune]", *overrides]
+        done = kzoo.run("quickstart", overrides, output=tmp_path / "run")
+        record = read_json(tmp_path / "run" / "ledger" / "inception_v3.finetune.json")
+        return (
+            "inception_v3.finetune" in done.ran,
+            record["settings"]["auxiliary_weight"],
+            record["result"]["recipe"]["head_weights"],
+        )
+
+    monkeypatch.setattr("kzoo.runs.steps.build", tiny)
+    assert run() == (True, 0.4, [1.0, 0.4])
+    assert run("train.auxiliary_weight=0.4")[0] is False
+    assert run("train.auxiliary_weight=0") == (True, 0.0, [1.0, 0.0])

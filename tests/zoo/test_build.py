@@ -71,6 +71,16 @@ def test_without_a_head_it_gives_what_enters_the_head(case, odd):
         assert none.output_shape == odd.get_layer("head").input.shape
 
 
+def test_an_image_gives_finite_logits_in_half_precision(case):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = build(case.name, classes=7, size=case.odd_size, channels=1, seed=0, **case.variant)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert np.isfinite(np.asarray(model(pixels((1, *model.input_shape[1:]))), np.float32)).all()
+
+
 def test_the_softmax_head_gives_the_probabilities_of_the_logits():
     logits, softmax = (build("resnet8", head=head, seed=0) for head in ("logits", "softmax"))
     images = pixels((2, 32, 32, 3))
