@@ -6,7 +6,7 @@ A message says what was given, what was expected, and what to type instead. Stan
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class KzooError(Exception):
@@ -38,3 +38,10 @@ def nearest(given: str, known: Iterable[str], count: int = 3) -> str:
     """Returns ``"; did you mean a, b?"`` for the names closest to ``given``, or ``""``."""
     close = difflib.get_close_matches(given, list(known), n=count, cutoff=0.5)
     return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def one_of(what: str, given: str, allowed: Collection[str]) -> None:
+    """Raises UsageError, with the nearest, unless ``given`` is one of the words ``allowed``."""
+    if given not in allowed:
+        close = nearest(str(given), allowed)
+        raise UsageError(f"{what} {given!r} is none of {', '.join(allowed)}{close}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import math
+import numbers
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
@@ -33,7 +35,7 @@ class Entry:
         macs: multiply-accumulates of convolutions, dense and recurrent layers for one image, exact.
         paper: the paper and what of it.
         size: default height and width in pixels, one number where they are equal.
-        min_size: the smallest height and width it can be built at.
+        min_size: the smallest height and width it is offered at.
         channels: default channels of the input.
         classes: default number of classes.
         mean, std: the normalization of layer ``preprocess``, ``(pixel - mean) / std``.
@@ -119,24 +121,63 @@ class Entry:
             },
         }
 
+    def known(self, argument: str) -> list:
+        """An argument of the builder as this row has it, then as its siblings have it.
+
+        A sibling's may be 0.5 where this one's is 1, or a number where it is None.
+        """
+        siblings = [row for row in _entries().values() if row.builder == self.builder]
+        return [row.variant[argument] for row in (self, *siblings) if argument in row.variant]
+
+    def typable(self) -> list[str]:
+        """The builder's arguments that text can give; the others are functions and tables."""
+        return [key for key in self.variant if self._kinds(key) - {type(None)}]
+
+    def _kinds(self, argument: str) -> set[type]:
+        return {type(value) for value in self.known(argument)} & {*_KINDS}
+
+    def check_arguments(self, given: Mapping[str, object]) -> None:
+        """Raises UsageError for an argument that the builder does not take (with the nearest), and
+        for a number that no network has, such as a depth of -3."""
+        if unknown := sorted(set(given) - set(self.variant)):
+            raise UsageError(
+                f"{self.name} takes no argument {', '.join(unknown)}; it takes {self.takes()}"
+                f"{nearest(unknown[0], self.variant)}"
+            )
+        for key, value in given.items():
+            known = [each for each in self.known(key) if _is_number(each)]
+            if not known or not _is_number(value):
+                continue
+            if key.startswith("drop"):
+                holds, said = 0 <= value < 1, "at least 0 and below 1"
+            elif min(known) > 0:
+                holds, said = value > 0, "above 0"
+            else:
+                holds, said = value >= 0, "at least 0"
+            if not holds:
+                raise UsageError(f"{key} of {self.name} is {said}; {value} was given")
+
+    def takes(self, values: Mapping[str, object] | None = None) -> str:
+        """The builder's arguments, those that can be typed first and with their ``values`` if these
+        are given: ``groups=1, width=64 (in Python also block, depths)``."""
+        typable = self.typable()
+        typed = ", ".join(key if values is None else f"{key}={values[key]}" for key in typable)
+        others = ", ".join(key for key in self.variant if key not in typable)
+        if typed and others:
+            return f"{typed} (in Python also {others})"
+        return typed or (f"{others}, in Python alone" if others else "none")
+
     def typed_arguments(self, given: Mapping[str, object]) -> dict[str, object]:
         """The builder's arguments as a person may give them, on a command line or in a config.
 
         Raises:
-            UsageError: one that the builder does not take (with the nearest), that text cannot
-                give, as the row holds a function or a table, or that is of another kind.
+            UsageError: as `check_arguments`; one that text cannot give, as the row holds a function
+                or a table; one of another kind.
         """
-        if unknown := sorted(set(given) - set(self.variant)):
-            raise UsageError(
-                f"{self.name} takes no argument {', '.join(unknown)}; it takes "
-                f"{', '.join(self.variant) or 'none'}{nearest(unknown[0], self.variant)}"
-            )
-        # A sibling's row may have 0.5 where this one has 1, or a number where it has None.
-        siblings = [row for row in _entries().values() if row.builder == self.builder]
+        self.check_arguments(given)
         for key, value in given.items():
-            known = [row.variant[key] for row in siblings if key in row.variant]
-            kinds = {type(each) for each in known} & {*_KINDS}
-            if not kinds - {type(None)}:
+            known, kinds = self.known(key), self._kinds(key)
+            if key not in self.typable():
                 raise UsageError(
                     f"{key} of {self.name} is {_described(self.variant[key])}, which cannot be "
                     f"typed; in Python: kzoo.build({self.name!r}, {key}=...)"
@@ -145,7 +186,7 @@ class Entry:
                 kinds.discard(int)
             if type(value) not in kinds and not (type(value) is int and float in kinds):
                 expected = " or ".join(text for kind, text in _KINDS.items() if kind in kinds)
-                example = next(e for e in (self.variant[key], *known) if e is not None)
+                example = next(each for each in known if each is not None)
                 raise UsageError(
                     f"{key} of {self.name} is {expected}, such as {str(example).lower()}; "
                     f"{value!r} was given"
@@ -158,6 +199,10 @@ _KINDS = {
     type(None): "null",
 }  # fmt: skip
 """The kinds of builders' arguments that can be typed."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _described(value: object) -> str:
@@ -253,7 +298,8 @@ def list_models(
             first, and last those without a figure on ImageNet-1k.
 
     Raises:
-        UsageError: no such task, family or sort (with the nearest), a share for a percentage.
+        UsageError: no such task, family or sort (with the nearest), a limit that is negative or
+            not finite, a share for a percentage.
     """
     if sort not in SORTS:
         raise UsageError(f"there is no sort {sort!r}{nearest(sort, SORTS)} ({', '.join(SORTS)})")
@@ -304,6 +350,11 @@ def _filters(
                 f"there is no {what} {given!r}{nearest(given, known)} "
                 f"(there are: {', '.join(sorted(known))})"
             )
+    for what, given in (
+        ("max_params", max_params), ("max_gmacs", max_gmacs), ("min_top1", min_top1),
+    ):  # fmt: skip
+        if given is not None and not (math.isfinite(given) and given >= 0):
+            raise UsageError(f"{what} is a finite number of at least 0; {given:g} was given")
     if min_top1 is not None and 0 < min_top1 < 1:
         raise UsageError(
             f"the least top-1 is in percent, such as {100 * min_top1:g}; {min_top1:g} was given"

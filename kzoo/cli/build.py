@@ -13,6 +13,11 @@ from kzoo.cli.terminal import (
     seed_option,
     show,
 )
+from kzoo.zoo.blocks import FLAVOURS, NORMS
+from kzoo.zoo.build import HEADS
+
+OUTPUTS = {"logits": "logits", "softmax": "probabilities", "none": "features, without a head"}
+"""What each head gives."""
 
 arguments_argument = click.argument("arguments", nargs=-1)
 classes_option = click.option(
@@ -26,14 +31,14 @@ channels_option = click.option(
 )
 norm_option = click.option(
     "--norm",
-    type=click.Choice(["batch", "group", "layer", "none"]),
+    type=click.Choice(NORMS),
     default="batch",
     show_default=True,
     help="What stands where the network has BatchNorm.",
 )
 flavour_option = click.option(
     "--flavour",
-    type=click.Choice(["keras", "torch"]),
+    type=click.Choice(list(FLAVOURS)),
     help="Whose padding, epsilon and details.  [default: the card's]",
 )
 
@@ -46,7 +51,7 @@ flavour_option = click.option(
 @channels_option
 @click.option(
     "--head",
-    type=click.Choice(["logits", "softmax", "none"]),
+    type=click.Choice(HEADS),
     default="logits",
     show_default=True,
     help="What the model gives.",
@@ -76,7 +81,8 @@ def command(name, arguments, output, force, as_json, **options) -> None:
     from kzoo.runs.config import read_arguments
     from kzoo.zoo.build import build
 
-    variant = entry(name).typed_arguments(read_arguments(arguments))
+    row = entry(name)
+    variant = row.typed_arguments(read_arguments(arguments))
     output = new_output(keras_name(output or f"{name}.keras"), force=force)
     model = build(name, **options, **variant)
     save_model(model, output, force=force)
@@ -86,8 +92,11 @@ def command(name, arguments, output, force, as_json, **options) -> None:
         "sha256": sha256(output),
         "name": name,
         "arguments": variant,
+        "head": options["head"],
         "norm": options["norm"],
-        "flavour": options["flavour"] or entry(name).flavour,
+        "flavour": options["flavour"] or row.flavour,
+        "auxiliary": options["auxiliary"],
+        "seed": options["seed"],
         "input": list(model.inputs[0].shape[1:]),
         "outputs": model.outputs[0].shape[1],
         "params": trainable,
@@ -98,9 +107,20 @@ def command(name, arguments, output, force, as_json, **options) -> None:
         [
             ("written", record["output"]),
             ("input", " x ".join(map(str, record["input"]))),
-            ("outputs", record["outputs"]),
+            ("outputs", f"{record['outputs']} ({OUTPUTS[record['head']]})"),
+            ("auxiliary", _auxiliary(model, row, record)),
+            ("seed", record["seed"]),
             ("parameters", f"{trainable:,} trainable, {total:,} in all"),
             ("MACs", f"{record['macs']:,}"),
         ]
     )
     show(record, text, as_json)
+
+
+def _auxiliary(model, row, record: dict) -> str | None:
+    if not record["auxiliary"]:
+        return None
+    return (
+        f"{len(model.outputs) - 1} classifiers; train with: kzoo finetune {record['output']} ... "
+        f"--auxiliary-weight {row.auxiliary:g}"
+    )

@@ -9,11 +9,12 @@ from kzoo.cli.terminal import (
     complete_data,
     data_options,
     json_option,
-    kilobytes,
     pairs,
     percent,
     show,
 )
+from kzoo.report.table import kilobytes
+from kzoo.zoo.build import MAX_SEED
 
 
 @click.command("check")
@@ -37,7 +38,11 @@ from kzoo.cli.terminal import (
 @click.option("--max-drop", type=float, help="Gate: accuracy lost, in percentage points.")
 @click.option("--max-float-ops", type=int, help="Gate: float operators in an integer file.")
 @data_options
-@click.option("--seed", type=int, help="Of the split.  [default: as the model was trained, else 0]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    help="Of the split.  [default: as the model was trained, else 0]",
+)
 @json_option
 def command(file, data_options, seed, as_json, **options) -> int:
     """Compare the .tflite FILE with the Keras model it came from, on real images.

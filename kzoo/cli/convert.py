@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import bar, force_option, json_option, keep_record, kilobytes, pairs, show
+from kzoo.cli.terminal import bar, force_option, json_option, keep_record, pairs, show
+from kzoo.report.table import kilobytes
 
 io_option = click.option(
     "--io",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,6 +26,9 @@ from kzoo.cli.terminal import (
     show,
     table,
 )
+
+if TYPE_CHECKING:
+    from kzoo.registry import Entry
 
 
 @click.command("info")
@@ -57,16 +61,14 @@ def command(name, arguments, memory, layers, graph, force, as_json, **options) -
 
     row = entry(name)
     card = row.card()
-    given = {key: value for key, value in options.items() if value not in (None, "batch")}
     if graph:
-        from kzoo.files import new_output
-
-        graph = new_output(graph if Path(graph).suffix == ".svg" else f"{graph}.svg", force=force)
+        graph = _drawing(graph, force=force)
+    variant = {}
     if arguments:
         from kzoo.runs.config import read_arguments
 
-        arguments = read_arguments(arguments)
-        given |= {"variant": row.typed_arguments(arguments)}
+        variant = row.typed_arguments(read_arguments(arguments))
+    given = _unlike(row, options, variant)
     if memory or layers or graph or given:
         with bar() as progress:
             progress(f"laying out {name}", 0, 1)
@@ -79,10 +81,34 @@ def command(name, arguments, memory, layers, graph, force, as_json, **options) -
 
         write_bytes(graph, network_svg(rows, name).encode())
         card["graph"] = str(graph)
-    text = _text(card)
+    text = _text(card, row)
     if layers:
         text += f"\n\n{_layers(rows)}"
     show(card, text, as_json)
+
+
+def _drawing(path: str, *, force: bool) -> Path:
+    from kzoo.errors import UsageError
+    from kzoo.files import new_output
+
+    if Path(path).suffix != ".svg":
+        raise UsageError(f"a drawing's file name ends in .svg; {path!r} was given")
+    return new_output(path, force=force)
+
+
+def _unlike(row: Entry, options: dict, variant: dict) -> dict:
+    """What was given and is not as the row has it: its published figure is of the latter."""
+    from kzoo.registry import pair
+
+    given = {key: value for key, value in options.items() if value is not None}
+    given |= {"size": pair(given["size"])} if "size" in given else {}
+    own = {
+        "size": pair(row.size), "channels": row.channels, "classes": row.classes,
+        "norm": "batch", "flavour": row.flavour,
+    }  # fmt: skip
+    found = {key: value for key, value in given.items() if value != own[key]}
+    changed = {key: value for key, value in variant.items() if value != row.variant[key]}
+    return found | ({"variant": changed} if changed else {})
 
 
 def _lay_out(card: dict, given: dict) -> list[dict]:
@@ -115,7 +141,7 @@ def _lay_out(card: dict, given: dict) -> list[dict]:
     return rows
 
 
-def _text(card: dict) -> str:
+def _text(card: dict, row: Entry) -> str:
     normalization, (height, width) = card["preprocess"], card["smallest_input"]
     return pairs(
         [
@@ -152,7 +178,7 @@ def _text(card: dict) -> str:
                 else "",
             ),
             ("float in int8", card["float_islands"]),
-            ("arguments", ", ".join(f"{key}={value}" for key, value in card["variant"].items())),
+            ("arguments", row.takes(card["variant"]) if row.variant else ""),
             ("memory", f"weights {_sizes(card['weight_bytes'])}"),
             ("", _activations(card)),
             ("drawing", card.get("graph")),

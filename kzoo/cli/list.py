@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import Count, complete_model, json_option, scaled, show, table
+from kzoo.cli.terminal import Count, complete_model, json_option, show, table
+from kzoo.report.table import scaled
 
 
 def complete_family(ctx, param, incomplete: str) -> list[str]:  # noqa: ARG001

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import bar, json_option, kilobytes, pairs, show, table
+from kzoo.cli.terminal import bar, json_option, pairs, show, table
+from kzoo.report.table import kilobytes
 
 
 class Threads(click.Option):

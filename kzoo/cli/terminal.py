@@ -18,12 +18,20 @@ from typing import ClassVar
 import click
 
 from kzoo.progress import Progress
+from kzoo.report.table import scaled
+from kzoo.zoo.build import MAX_SEED
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the record as JSON, and nothing else to stdout."
 )
 force_option = click.option("--force", is_flag=True, help="Overwrite the output.")
-seed_option = click.option("--seed", default=0, show_default=True, help="Of everything random.")
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    show_default=True,
+    help="Of everything random.",
+)
 
 
 def data_options(command: Callable) -> Callable:
@@ -169,23 +177,9 @@ def pairs(values: Sequence[tuple[str, object]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
-def scaled(count: float) -> str:
-    """Three significant figures and a unit: ``3.50 M``, ``417 k``."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if count >= 0.9995 * size:
-            value = count / size
-            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
-    return f"{count:.0f}"
-
-
 def byte_size(count: int) -> str:
     """Bytes with three significant figures: ``14.0 MB``."""
     return f"{scaled(count)}B" if count >= 1000 else f"{count} B"
-
-
-def kilobytes(count: int | None) -> str:
-    """Bytes as kB of 1,000."""
-    return "–" if count is None else f"{count / 1000:,.1f}"
 
 
 def percent(evaluation: dict) -> str:

@@ -129,9 +129,7 @@ def finetune(
     if output is not None:
         output = new_output(keras_name(output), force=force)
     phases = [as_phase(phase) for phase in phases]
-    _check_arguments(
-        phases, batch_size, label_smoothing, auxiliary_weight, early_stopping, monitor
-    )
+    _check_arguments(phases, batch_size, label_smoothing, auxiliary_weight, early_stopping, monitor)
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
     model = opened(model, auxiliary=True)
     head_weights = [1.0, *[float(auxiliary_weight)] * (len(model.outputs) - 1)]
@@ -407,9 +405,7 @@ def _check_arguments(
     if not 0 <= label_smoothing < 1:
         raise UsageError(f"label_smoothing is in [0, 1); {label_smoothing} was given")
     if not 0 <= auxiliary_weight < math.inf:
-        raise UsageError(
-            f"auxiliary_weight is at least 0 and finite; {auxiliary_weight} was given"
-        )
+        raise UsageError(f"auxiliary_weight is at least 0 and finite; {auxiliary_weight} was given")
     if early_stopping is not None and early_stopping < 1:
         raise UsageError(
             f"early_stopping is a number of epochs, at least 1; {early_stopping} was given"

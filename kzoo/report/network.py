@@ -21,6 +21,7 @@ from kzoo.report.structure import (
     span,
     tags,
 )
+from kzoo.report.table import scaled
 
 # (light, dark); the strides' are near Okabe and Ito's, which any colour blindness tells apart.
 COLOURS = {
@@ -162,9 +163,7 @@ class _Drawing:
     def _head(self) -> list[str]:
         params = sum(row["params"] for row in self.table)
         image = next((row["shape"] for row in self.table if row["kind"] == "InputLayer"), [])
-        said = (
-            f"{_scaled(params)} parameters · {_scaled(self.macs)} MACs · input {dimensions(image)}"
-        )
+        said = f"{scaled(params)} parameters · {scaled(self.macs)} MACs · input {dimensions(image)}"
         side = self.far + 22
         return [
             f'<text class="ink title" x="24" y="38">{escape(self.title)}</text>',
@@ -315,7 +314,7 @@ class _Drawing:
             f'<text class="faint name" x="{x:.1f}" y="{y - 12:.1f}">{escape(name)}</text>'
             f'<text class="ink figure" x="{x:.1f}" y="{y + 4:.1f}">{shape}</text>'
             f'<text class="ink figure" x="{x + PARAMS:.1f}" y="{y + 4:.1f}">'
-            f"{_scaled(params) if params else '–'}</text>"
+            f"{scaled(params) if params else '–'}</text>"
         )
         if macs:
             self.parts.append(
@@ -471,14 +470,6 @@ def _split(join: int, before: Mapping[int, list[int]]) -> int:
         above = [ways[other] for other in before.get(node, [])]
         ways[node] = {node} | (set.intersection(*above) if above else set())
     return max(ways[join] - {join}, default=0)
-
-
-def _scaled(count: float) -> str:
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if count >= 0.9995 * size:
-            value = count / size
-            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
-    return f"{count:.0f}"
 
 
 def _percent(share: float) -> str:

@@ -193,3 +193,12 @@ def milliseconds(value: float | None) -> str:
     if value is None:
         return NOTHING
     return f"{value:#.3g}" if 0 < value < 99.95 else f"{value:,.0f}"
+
+
+def scaled(count: float) -> str:
+    """Three significant digits and a unit: ``3504872`` → ``3.50 M``, ``416520`` → ``417 k``."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= 0.9995 * size:
+            value = count / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
+    return f"{count:.0f}"

@@ -22,6 +22,8 @@ from pydantic import (
 
 from kzoo.errors import MissingError, UsageError, nearest
 from kzoo.runs.shipped import shipped_configs
+from kzoo.zoo.blocks import FLAVOURS, NORMS
+from kzoo.zoo.build import MAX_SEED
 
 MAX_BYTES = 1_000_000
 SHOWN = 80
@@ -49,8 +51,8 @@ class ModelConfig(_Section):
     """A model that is not built as its card says; see `kzoo.build`."""
 
     name: str
-    norm: Literal["batch", "group", "layer", "none"] = "batch"
-    flavour: Literal["keras", "torch"] | None = None
+    norm: Literal[NORMS] = "batch"
+    flavour: Literal[tuple(FLAVOURS)] | None = None
     auxiliary: bool = False
     arguments: dict[str, object] = {}
 
@@ -141,7 +143,7 @@ class RunConfig(_Section):
     check: CheckConfig = CheckConfig()
     profile: ProfileConfig = ProfileConfig()
     steps: list[Literal[STEPS]] = list(STEPS)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
 
     def all_models(self) -> dict[str, ModelConfig]:
         """Every model by its name."""

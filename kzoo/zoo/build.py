@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from kzoo.errors import UsageError, nearest
-from kzoo.registry import entry, pair
+from kzoo.errors import UsageError, one_of
+from kzoo.registry import Entry, entry, pair
 from kzoo.zoo.blocks import FLAVOURS, NORMS, using
 
 if TYPE_CHECKING:
     import keras
 
 HEADS = ("logits", "softmax", "none")
+MAX_SEED = 2**32 - 1
+"""NumPy takes none above."""
 
 
 def build(
@@ -51,15 +54,16 @@ def build(
 
     Raises:
         UsageError: unknown name (with the nearest), head, norm, flavour or argument; a size below
-            the smallest; a norm or auxiliary heads for a network that has none.
+            the smallest; a number that no network has, such as a depth of -3; a norm or auxiliary
+            heads for a network that has none; weights that do not fit into memory.
     """
     row = entry(name)
     height, width = pair(row.size if size is None else size)
     classes = row.classes if classes is None else classes
     channels = row.channels if channels is None else channels
-    _one_of("head", head, HEADS)
-    _one_of("norm", norm, NORMS)
-    _one_of("flavour", flavour or row.flavour, FLAVOURS)
+    one_of("head", head, HEADS)
+    one_of("norm", norm, NORMS)
+    one_of("flavour", flavour or row.flavour, FLAVOURS)
     least = pair(row.min_size)
     if height < least[0] or width < least[1]:
         raise UsageError(
@@ -70,11 +74,9 @@ def build(
         raise UsageError(
             f"classes are at least 2 and channels at least 1; {classes} and {channels} were asked"
         )
-    if unknown := sorted(set(variant) - set(row.variant)):
-        raise UsageError(
-            f"{name} takes no argument {', '.join(unknown)}; it takes "
-            f"{', '.join(row.variant) or 'none'}{nearest(unknown[0], row.variant)}"
-        )
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"a seed is from 0 to {MAX_SEED}; {seed} was given")
+    row.check_arguments(variant)
     if norm != "batch" and row.params == row.total_params:
         raise UsageError(f"{name} has no BatchNorm in whose place norm={norm!r} could stand")
     if auxiliary and (row.auxiliary is None or head != "logits"):
@@ -91,17 +93,23 @@ def build(
     chosen = dataclasses.replace(
         FLAVOURS[flavour or row.flavour], norm=norm, **row.flavours.get(flavour or row.flavour, {})
     )
-    try:
+
+    def outputs():
         with using(chosen):
-            x = row.builder(x, None if head == "none" else classes, **options)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        if not variant:
+            return row.builder(x, None if head == "none" else classes, **options)
+
+    try:
+        y = outputs()
+    except Exception as error:
+        if _is_beyond_memory(error):
+            count = _count_weights(pixels, outputs)
+            raise UsageError(f"{name} as asked needs more memory than there is{count}") from error
+        if not variant or not isinstance(error, _OF_ARGUMENTS):
             raise
-        given = ", ".join(f"{key}={value}" for key, value in variant.items())
-        raise UsageError(f"{name} cannot be built with {given}: {error!r}") from error
+        raise UsageError(_wrong_arguments(row, variant, error)) from error
     if head == "softmax":
-        x = keras.layers.Softmax(name="head_softmax")(x)
-    return keras.Model(pixels, x, name=name)
+        y = keras.layers.Softmax(name="head_softmax")(y)
+    return keras.Model(pixels, y, name=name)
 
 
 def skeleton(name: str, **options: object) -> keras.Model:
@@ -126,8 +134,40 @@ def _no_weights() -> Iterator[None]:
         global_state.set_global_attribute("uninitialized_variables", [])
 
 
-def _one_of(what: str, given: str, allowed) -> None:
-    if given not in allowed:
-        raise UsageError(
-            f"{what} {given!r} is none of {', '.join(allowed)}{nearest(given, allowed)}"
-        )
+_OF_ARGUMENTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What builders and Keras make of arguments that are not what they expect."""
+
+
+def _wrong_arguments(row: Entry, variant: dict[str, object], error: Exception) -> str:
+    given = ", ".join(f"{key}={value}" for key, value in variant.items())
+    card = row.card()["variant"]
+    known = []
+    for key in variant:
+        words = {word for word in row.known(key) if isinstance(word, str)} - {card[key]}
+        others = f" (its siblings {', '.join(sorted(words))})" if words else ""
+        known.append(f"{key}={card[key]}{others}")
+    # A look-up's error tells what was looked for, and no more.
+    named = isinstance(error, (AttributeError, LookupError))
+    why = "" if named else f": {(str(error) or repr(error)).splitlines()[0]}"
+    return f"{row.name} cannot be built with {given}; its card has {', '.join(known)}{why}"
+
+
+def _is_beyond_memory(error: Exception) -> bool:
+    """Whether a weight has more bytes than there are, or more than the backend can number."""
+    said = ("would have more than 2**63", "out-of-range integer")
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's, which is not imported
+        or any(text in str(error) for text in said)
+    )
+
+
+def _count_weights(pixels, outputs: Callable) -> str:
+    import keras
+
+    try:
+        with _no_weights():
+            weights = keras.Model(pixels, outputs()).variables
+    except ValueError:  # not even their shape can be told
+        return ""
+    return f": it has {sum(math.prod(weight.shape) for weight in weights):,} weights"

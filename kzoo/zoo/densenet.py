@@ -5,6 +5,7 @@ section 3.
 
 from __future__ import annotations
 
+from kzoo.errors import UsageError
 from kzoo.registry import model
 from kzoo.zoo.blocks import INITIALIZER, classifier, conv, flavour, layers, max_pool, normalize
 
@@ -69,9 +70,13 @@ def densenet(x, classes, *, depths, growth):
        top1=94.76, top1_data="CIFAR-10", top1_source="table 2 of the paper (error 5.24 % on C10+)",
        depth=40, growth=12)  # fmt: skip
 def densenet_cifar(x, classes, *, depth, growth):
-    x = bare(x, 16, 3, name="stem")
     # Three blocks; the stem, two transitions and the classifier are the other four layers.
-    depths = ((depth - 4) // 3,) * 3
+    each, rest = divmod(depth - 4, 3)
+    if rest or each < 1:
+        near = " or ".join(str(4 + 3 * n) for n in (each, each + 1) if n > 0) or "7"
+        raise UsageError(f"depth is 4 and three blocks alike, such as {near}; {depth} was given")
+    x = bare(x, 16, 3, name="stem")
+    depths = (each,) * 3
     return dense_blocks(
         x, classes, depths=depths, growth=growth, bottleneck=False, compression=1.0
     )  # fmt: skip

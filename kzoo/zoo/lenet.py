@@ -7,8 +7,11 @@ papers on compression measure: Han, Mao, Dally 2015, Deep Compression (arXiv:151
 
 from __future__ import annotations
 
+from kzoo.errors import one_of
 from kzoo.registry import model
 from kzoo.zoo.blocks import layers
+
+POOLS = ("AveragePooling2D", "MaxPooling2D")
 
 _CAFFE = {
     "size": 28, "channels": 1, "classes": 10, "top1_data": "MNIST",
@@ -32,6 +35,7 @@ def dense_part(x, classes, widths: tuple[int, ...], act: str):
        top1_source="arXiv:1510.00149, table 1 (error 0.80 %)", **_CAFFE, filters=(20, 50),
        pool="MaxPooling2D", widths=(500,), acts=(None, "relu"))  # fmt: skip
 def lenet(x, classes, *, filters, pool, widths, acts):
+    one_of("pool", pool, POOLS)
     for i, count in enumerate(filters, start=1):
         x = layers.Conv2D(count, 5, activation=acts[0], name=f"stage{i}_1_conv")(x)
         x = getattr(layers, pool)(2, name=f"stage{i}_1_pool")(x)

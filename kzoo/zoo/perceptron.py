@@ -6,7 +6,7 @@ MLP: Rumelhart, Hinton, Williams 1986, Nature 323, with the hidden units that ca
 
 from __future__ import annotations
 
-from kzoo.errors import UsageError, nearest
+from kzoo.errors import one_of
 from kzoo.registry import model
 from kzoo.zoo.blocks import layers
 
@@ -35,11 +35,7 @@ _DIGITS = {"size": 28, "min_size": 1, "channels": 1, "classes": 10}
        paper="Rumelhart, Hinton, Williams 1986, Nature 323; two hidden layers", depth=2, width=512,
        activation="relu")  # fmt: skip
 def mlp(x, classes, *, depth, width, activation):
-    if activation not in ACTIVATIONS:
-        raise UsageError(
-            f"activation {activation!r} is none of {', '.join(ACTIVATIONS)}"
-            f"{nearest(activation, ACTIVATIONS)}"
-        )
+    one_of("activation", activation, ACTIVATIONS)
     x = layers.Flatten(name="stem_flatten")(x)
     for i in range(1, depth + 1):
         x = hidden(x, width, activation, f"stage{i}_1")

@@ -6,8 +6,11 @@ section 4.2. LSTM: Hochreiter & Schmidhuber 1997; the plain cell: Elman 1990.
 
 from __future__ import annotations
 
+from kzoo.errors import one_of
 from kzoo.registry import model
 from kzoo.zoo.blocks import layers
+
+CELLS = ("SimpleRNN", "LSTM")
 
 _DIGITS = {"size": 28, "min_size": 1, "channels": 1, "classes": 10, "units": 128}
 
@@ -24,6 +27,7 @@ _DIGITS = {"size": 28, "min_size": 1, "channels": 1, "classes": 10, "units": 128
 @model("row_rnn", 21_386, 21_386, 560_384, **_DIGITS, cell="SimpleRNN",
        paper="Elman 1990, Cognitive Science 14; image rows as steps")  # fmt: skip
 def row_rnn(x, classes, *, cell, units):
+    one_of("cell", cell, CELLS)
     height, width, channels = x.shape[1:]
     x = layers.Reshape((height, width * channels), name="stem_rows")(x)
     # Unrolled: int8 quantization does not reach into the loop that LiteRT makes of it otherwise.

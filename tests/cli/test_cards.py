@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from kzoo.cli import cli, terminal
 from kzoo.errors import UsageError
 from kzoo.registry import entry, list_models
+from kzoo.report.table import scaled
 
 
 def printed(*arguments: str) -> str:
@@ -46,7 +47,7 @@ def test_what_is_no_count_is_refused(typed):
     ],
 )  # fmt: skip
 def test_three_figures_and_a_unit(count, text):
-    assert terminal.scaled(count) == text
+    assert scaled(count) == text
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -89,6 +90,51 @@ def test_a_network_that_is_not_the_rows_is_counted_and_has_no_published_figure()
     assert card["top1"] is None
 
 
+def test_what_the_row_has_may_be_typed_and_changes_nothing():
+    row = json.loads(printed("info", "resnet50", "--json"))
+    asked = ["resnet50", "groups=1", "--size", "224x224", "--classes", "1000", "--channels", "3"]
+    options = ["--norm", "batch", "--flavour", entry("resnet50").flavour, "--json"]
+    assert json.loads(printed("info", *asked, *options)) == row
+    assert row["top1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("mobilenet_v2", "alpha=1.0"),
+        ("resnet50", "groups=1, width=64 (in Python also block, depths)"),
+        ("squeezenet1_0", None),
+        ("lenet_300_100", None),
+    ],
+)
+def test_the_arguments_of_a_card_are_those_that_can_be_typed(name, line):
+    lines = [text for text in printed("info", name).splitlines() if text.startswith("arguments")]
+    if line:
+        assert lines[0].split(maxsplit=1)[1] == line
+    for text in lines:
+        typed, _, others = text.split(maxsplit=1)[1].partition(" (")
+        given = dict(pair.split("=") for pair in typed.split(", "))
+        assert list(given) == entry(name).typable()
+        assert set(entry(name).variant) - set(given) == set(
+            others.removeprefix("in Python also ").removesuffix(")").split(", ")
+        ) - {""}
+
+
+def test_a_built_network_tells_its_head_its_seed_and_its_auxiliary_classifiers(tmp_path):
+    file = str(tmp_path / "net.keras")
+    asked = ["build", "googlenet", "--auxiliary", "--seed", "7", "--size", "96", "-o", file]
+    record = json.loads(printed(*asked, "--json"))
+    assert (record["auxiliary"], record["head"], record["seed"]) == (True, "logits", 7)
+    text = printed(*asked, "--force")
+    weight = entry("googlenet").auxiliary
+    train = f"kzoo finetune {file} ... --auxiliary-weight {weight}"
+    assert f"2 classifiers; train with: {train}" in text
+    assert "1000 (logits)" in text
+    plain = printed("build", "lenet5", "--head", "softmax", "-o", str(tmp_path / "plain.keras"))
+    assert "10 (probabilities)" in plain
+    assert "auxiliary" not in plain
+
+
 def test_the_layers_are_all_of_the_network_with_stages_set_apart():
     card = json.loads(printed("info", "resnet8", "--layers", "--json"))
     assert sum(layer["params"] for layer in card["layers"]) == card["total_params"]
@@ -101,7 +147,7 @@ def test_the_layers_are_all_of_the_network_with_stages_set_apart():
 
 def test_the_drawing_is_written_and_kept(tmp_path):
     file = tmp_path / "net.svg"
-    card = json.loads(printed("info", "resnet8", "--graph", str(tmp_path / "net"), "--json"))
+    card = json.loads(printed("info", "resnet8", "--graph", str(file), "--json"))
     assert card["graph"] == str(file)
     assert ElementTree.fromstring(file.read_text()).tag.endswith("svg")
     again = CliRunner().invoke(cli, ["info", "resnet8", "--graph", str(file)])

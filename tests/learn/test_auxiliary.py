@@ -24,6 +24,7 @@ def network(heads: int = 1) -> keras.Model:
     for i in range(1, heads + 1):
         y = keras.layers.Dropout(0.5, name=f"head_aux{i}_dropout")(x)
         outputs.append(keras.layers.Dense(10, name=f"head_aux{i}")(y))
+    # A user's own model may have any name: that of a network in the zoo is nothing special.
     return keras.Model(image, outputs if heads else outputs[0], name="inception_v3")
 
 

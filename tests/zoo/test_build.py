@@ -136,3 +136,54 @@ def test_no_classes_and_no_channels_are_refused(wrong):
 def test_what_a_network_does_not_have_is_refused(wrong, said):
     with pytest.raises(UsageError, match=said):
         build("lenet5", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("mobilenet_v2", {"alpha": 0}, "alpha of mobilenet_v2 is above 0; 0 was given"),
+        ("mobilenet_v2", {"alpha": -1.0}, "is above 0; -1.0 was given"),
+        ("mobilenet_v2", {"alpha": float("inf")}, r"alpha=inf; its card has alpha=1.0: cannot"),
+        ("efficientnet_b0", {"depth": 0}, "depth of efficientnet_b0 is above 0"),
+        ("regnet_y_400mf", {"depth": 0}, "is above 0"),
+        ("resnet20", {"depth": 0}, "is above 0"),
+        ("mlp", {"depth": 0, "width": -1}, "width of mlp is at least 0; -1 was given"),
+        ("mlp", {"activation": "rleu"}, "did you mean relu"),
+        ("lenet5", {"pool": "Dense"}, "pool 'Dense' is none of AveragePooling2D, MaxPooling2D"),
+        ("lenet5", {"pool": "MaxPool2D"}, "did you mean MaxPooling2D"),
+        ("row_rnn", {"cell": "GRU"}, "cell 'GRU' is none of SimpleRNN, LSTM"),
+        ("densenet40_k12", {"depth": 41}, "such as 40 or 43; 41 was given"),
+        ("densenet40_k12", {"depth": 5}, "such as 7; 5 was given"),
+        ("densenet40_k12", {"depth": 1}, "such as 7; 1 was given"),
+        ("mobilenet_v4_conv_small", {"layout": "wide"},
+         "built with layout=wide; its card has layout=small .its siblings large, medium.$"),
+        ("resnet50", {"dephts": (1, 1, 1, 1)}, "groups, width .in Python also block, depths"),
+        ("lenet5", {"seed": -1}, "a seed is from 0 to 4294967295; -1 was given"),
+        ("lenet5", {"seed": 2**32}, "4294967296 was given"),
+        ("vgg16", {"size": 20_000}, "vgg16 as asked needs more memory than there is: it has 819,"),
+        ("lenet5", {"classes": 10**12}, "more memory than there is: it has 85,000,"),
+        ("lenet5", {"classes": 10**17}, "more memory than there is"),
+        ("lenet5", {"classes": 10**20}, "more memory than there is"),
+        ("mobilenet_v2", {"alpha": 1e20}, "more memory than there is"),
+    ],
+)  # fmt: skip
+def test_what_no_network_has_is_refused(name, wrong, said):
+    with pytest.raises(UsageError, match=said):
+        build(name, **wrong)
+    build("lenet5", seed=0)  # nothing is left behind
+
+
+@pytest.mark.parametrize("wrong", [{"classes": 10**20}, {"norm": "group", "alpha": -1}])
+def test_a_skeleton_is_refused_likewise(wrong):
+    try:
+        skeleton("mobilenet_v2", **wrong)
+    except UsageError:
+        return
+    assert "alpha" not in wrong  # shapes alone need no memory
+
+
+@pytest.mark.parametrize("depth", [7, 10, 40])
+def test_a_densenet_has_the_depth_asked(depth):
+    """Convolutions and the classifier are what the paper counts."""
+    net = skeleton("densenet40_k12", depth=depth)
+    assert sum(type(layer).__name__ in ("Conv2D", "Dense") for layer in net.layers) == depth

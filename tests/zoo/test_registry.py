@@ -101,6 +101,9 @@ def test_where_nothing_is_left_the_filter_that_left_nothing_is_told(asked, said)
         ({"family": "resnet-cifar"}, "did you mean resnet_cifar"),
         ({"sort": "param"}, "did you mean params"),
         ({"min_top1": 0.7}, "in percent, such as 70"),
+        ({"max_params": float("nan")}, "a finite number of at least 0; nan was given"),
+        ({"max_gmacs": -1}, "max_gmacs is .* -1 was given"),
+        ({"min_top1": float("inf")}, "min_top1 is .* inf was given"),
     ],
 )
 def test_a_filter_that_cannot_hold_is_refused(asked, said):
@@ -117,7 +120,14 @@ def test_the_filter_of_weights_says_so_while_there_are_none():
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [("mobilenet_v2", {"alpha": 0.5}), ("mobilenet_v2", {"alpha": 1}), ("mlp", {"depth": 3})],
+    [
+        ("mobilenet_v2", {"alpha": 0.5}),
+        ("mobilenet_v2", {"alpha": 1}),
+        ("mlp", {"depth": 3}),
+        ("mlp", {"depth": 0}),  # the perceptron's
+        ("efficientnet_b0", {"dropout": 0}),
+        ("alexnet", {"pad": 0}),  # the other row's
+    ],
 )
 def test_arguments_of_the_rows_kind_are_taken(name, given):
     assert registry.entry(name).typed_arguments(given) == given
@@ -132,12 +142,26 @@ def test_arguments_of_the_rows_kind_are_taken(name, given):
         ("mlp", {"depth": 2.5}, "is a whole number, such as 2"),
         ("resnet20", {"bias": 3}, "is true or false, such as false"),
         ("resnet8", {"shortcut": "option_a"}, "the function option_b, which cannot be typed"),
-        ("lenet5", {"alpha": 1.0}, "takes no argument alpha"),
+        ("lenet5", {"alpha": 1.0}, "argument alpha; it takes pool .in Python also filters"),
+        ("resnet50v2", {"alpha": 1.0}, "it takes depths, in Python alone"),
+        ("lenet_300_100", {"alpha": 1.0}, "it takes none"),
+        ("mobilenet_v2", {"alpha": 0}, "alpha of mobilenet_v2 is above 0; 0 was given"),
+        ("mobilenet_v2", {"alpha": float("nan")}, "is above 0; nan was given"),
+        ("mlp", {"depth": -3}, "depth of mlp is at least 0; -3 was given"),
+        ("efficientnet_b0", {"dropout": 1}, "is at least 0 and below 1; 1 was given"),
     ],
 )
 def test_other_arguments_are_refused(name, given, said):
     with pytest.raises(UsageError, match=said):
         registry.entry(name).typed_arguments(given)
+
+
+@pytest.mark.parametrize("name", registry.list_models())
+def test_what_the_row_has_is_taken(name):
+    row = registry.entry(name)
+    row.check_arguments(row.variant)
+    typed = {key: row.variant[key] for key in row.typable()}
+    assert row.typed_arguments(typed) == typed
 
 
 def test_the_year_is_the_papers_and_no_part_of_its_number():
