@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint format bench results clean
+.PHONY: demo test test-all lint format bench results zoo clean
 
 demo: .venv/kzoo
 	$(BIN)/kzoo run configs/quickstart.yaml
@@ -25,6 +25,13 @@ format: .venv/test
 bench: .venv/kzoo
 	$(BIN)/python tools/bench/startup.py
 	$(BIN)/python tools/bench/conversion.py
+	$(BIN)/python tools/bench/build.py
+
+# docs/zoo.md: hours, on a machine that does nothing else; stopped at any time, it goes on later.
+zoo: .venv/kzoo
+	$(BIN)/python tools/zoo.py convert
+	$(BIN)/python tools/zoo.py measure
+	$(BIN)/python tools/zoo.py write
 
 # The tables in docs/results.md, from the records of runs and benchmarks.
 results: .venv/kzoo

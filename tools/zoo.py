@@ -140,6 +140,8 @@ def write() -> None:
     from kzoo.report.plots import accuracy_against_latency
 
     records = {name: found for name, found in read().items() if name in list_models()}
+    if not records:
+        sys.exit("docs/zoo.json has no records yet: python tools/zoo.py convert, then measure")
     points = []
     for name, record in records.items():
         row = entry(name)
