@@ -39,22 +39,25 @@ class Case:
         return height + 3, width + 9
 
 
-def cases() -> list:
+def cases(fast: set[str] | None) -> list:
     smallest = {entry(n).builder: n for n in sorted(list_models(), key=lambda n: -entry(n).macs)}
+    fast = set(smallest.values()) - DEEP if fast is None else fast
     found = []
     for name in list_models():
         builder = entry(name).builder
         thin = THIN.get(builder.__name__, {})
-        first = name == smallest[builder]
-        if first and thin:
-            found.append(pytest.param(Case(name, thin), id=f"{name}-shallow"))
-        slow = not first or thin or name in DEEP
-        found.append(pytest.param(Case(name), id=name, marks=[pytest.mark.slow] if slow else []))
+        marks = [] if name in fast else [pytest.mark.slow]
+        if thin and name == smallest[builder]:
+            found.append(pytest.param(Case(name, thin), id=f"{name}-shallow", marks=marks))
+            marks = [pytest.mark.slow]
+        found.append(pytest.param(Case(name), id=name, marks=marks))
     return found
 
 
 def pytest_generate_tests(metafunc):
     """A test that takes ``case`` is run for the smallest name of every builder, shallow where its
-    arguments allow, and under the ``slow`` mark for every name as it is."""
+    arguments allow, and under the ``slow`` mark for every name as it is. A module that costs more
+    names in ``FAST`` those that are not slow."""
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", cases(), scope="module")
+        fast = getattr(metafunc.module, "FAST", None)
+        metafunc.parametrize("case", cases(fast), scope="module")

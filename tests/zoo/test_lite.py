@@ -13,6 +13,13 @@ from kzoo.progress import silent
 from kzoo.registry import entry, pair
 from kzoo.zoo.build import build
 
+FAST = {
+    "convnext_tiny", "densenet40_k12", "ds_cnn", "efficientnet_b0", "lenet5", "mlp",
+    "mobilenet_v3_small_075", "repvgg_a0", "resnet8", "resnet18", "row_rnn", "shufflenet_v2_x0_5",
+    "squeezenet1_1", "vww_mobilenet",
+}  # fmt: skip
+"""Between them they have every operator but those of local response normalization."""
+
 
 def test_it_converts_to_float_and_to_int8(case, tmp_path):
     row = entry(case.name)

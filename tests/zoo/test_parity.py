@@ -101,7 +101,7 @@ def parity_cases():
         yield pytest.param(name, even, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "size"), parity_cases())
+@pytest.mark.parametrize(("name", "size"), list(parity_cases()))
 def test_logits_are_those_of_keras_applications(name, size):
     function, arguments = APPLICATIONS[name]
     theirs = getattr(keras.applications, function)(
