@@ -24,6 +24,7 @@ from kzoo.errors import KzooError
 from kzoo.files import atomic
 from kzoo.progress import silent
 from kzoo.registry import Entry, entry, list_models, pair
+from kzoo.report.table import milliseconds
 
 sys.path.insert(0, str(Path(__file__).parent))
 from results import conditions, markdown
@@ -206,8 +207,7 @@ def cells(row: Entry, record: dict | None) -> list[str]:
         return [*found, "", "", "", ""]
     star = "*" if record["int8"]["float_islands"] else ""
     sizes = [f"{record[kind]['bytes'] / 1e6:.2f}" for kind in FORMATS]
-    times = [f"{record[kind]['p50_ms']:.3g}" for kind in FORMATS]
-    times = [f"{float(time):,.0f}" if float(time) >= 100 else time for time in times]
+    times = [milliseconds(record[kind]["p50_ms"]) for kind in FORMATS]
     return [*found, sizes[0], sizes[1] + star, times[0], times[1] + star]
 
 

@@ -399,8 +399,10 @@ def _kind_order(item: tuple[str, int]) -> tuple[int, str]:
 def accuracy_against_latency(
     points: Sequence[Mapping], path: str | os.PathLike, title: str = ""
 ) -> None:
-    """Top-1 of every network against its time, float32 and int8; the fastest for what they reach
-    are joined and named.
+    """Top-1 of every network against its time, float32 and int8.
+
+    A line joins those than which none is both faster and more accurate; they are numbered, and
+    named beside the panel.
 
     Args:
         points: ``name``, ``top1`` (percent), and per file "float32" and "int8" the p50 (ms).
@@ -409,27 +411,32 @@ def accuracy_against_latency(
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    with _figure(path, 8.6, 9.2, title) as figure:
+    with _figure(path, 9.4, 9.6, title) as figure:
         panels = figure.subplots(2, 1, sharex=True, sharey=True)
         for axes, (kind, color) in zip(panels, FILES.items(), strict=True):
-            known = sorted((p for p in points if p.get(kind)), key=lambda p: p[kind])
-            axes.scatter(
-                [p[kind] for p in known], [p["top1"] for p in known],
-                s=15, color=color, alpha=0.55, linewidths=0,
-            )  # fmt: skip
-            front, best = [], -math.inf
-            for point in known:
-                if point["top1"] > best:
-                    front.append(point)
-                    best = point["top1"]
+            known = sorted(points, key=lambda point: point[kind])
+            times, top1 = ([point[key] for point in known] for key in (kind, "top1"))
+            axes.scatter(times, top1, s=15, color=color, alpha=0.45, linewidths=0)
+            best = [-math.inf, *itertools.accumulate(top1, max)]
+            front = [point for point, before in zip(known, best, strict=False)
+                     if point["top1"] > before]  # fmt: skip
             axes.step(
-                [p[kind] for p in front], [p["top1"] for p in front],
-                where="post", color=color, linewidth=1.2,
+                [point[kind] for point in front], [point["top1"] for point in front],
+                where="post", color=color, linewidth=1.2, marker="o", markersize=3.5,
             )  # fmt: skip
-            for point in front:
+            axes.text(
+                1.02, 1.0,
+                "\n".join(
+                    f"{number:2d}  {point['name']}  {point['top1']:.1f} %, "
+                    f"{milliseconds(point[kind])} ms"
+                    for number, point in enumerate(front, start=1)
+                ),
+                transform=axes.transAxes, va="top", fontsize=7.5, linespacing=1.5, parse_math=False,
+            )  # fmt: skip
+            for number, point in enumerate(front, start=1):
                 axes.annotate(
-                    point["name"], (point[kind], point["top1"]), (-4, 3), fontsize=7.5,
-                    textcoords="offset points", ha="right", color=INK, parse_math=False,
+                    str(number), (point[kind], point["top1"]), (-3, 3), fontsize=7.5,
+                    textcoords="offset points", ha="right",
                 )  # fmt: skip
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -437,5 +444,5 @@ def accuracy_against_latency(
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.grid(visible=True)
             axes.set_ylabel("published top-1, ImageNet-1k (%)")
-            axes.set_title(f"{kind}: the line joins the fastest for the accuracy they reach")
+            axes.set_title(f"{kind}: none is both faster and more accurate than those on the line")
         panels[-1].set_xlabel("measured p50 of one inference (ms, logarithmic)")

@@ -121,3 +121,12 @@ def test_the_room_imports_no_other_and_no_pyplot(tmp_path):
         "assert not {'matplotlib.pyplot', 'keras', 'tensorflow'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_accuracy_against_latency(tmp_path):
+    points = [
+        {"name": f"net_{i}", "top1": 60.0 + i % 7, "float32": 1.5**i, "int8": 1.4**i}
+        for i in range(12)
+    ]
+    plots.accuracy_against_latency(points, tmp_path / "zoo.png", "All")
+    assert drawn(tmp_path / "zoo.png").shape[0] > 1000
