@@ -113,9 +113,9 @@ def build(
 
 
 def skeleton(name: str, **options: object) -> keras.Model:
-    """As `build`, without its weights: for shapes, counts and drawings in a tenth of the time.
+    """As `build`, without its weights: for shapes, counts and drawings in less than half the time.
 
-    Its variables have shapes and no values; it cannot be called on images or saved.
+    Its variables have shapes and no values: what it would compute or save means nothing.
     """
     with _no_weights():
         return build(name, **options)

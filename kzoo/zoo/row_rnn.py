@@ -15,17 +15,10 @@ CELLS = ("SimpleRNN", "LSTM")
 _DIGITS = {"size": 28, "min_size": 1, "channels": 1, "classes": 10, "units": 128}
 
 
-@model(
-    "row_lstm",
-    81_674,
-    81_674,
-    2_237_696,
-    **_DIGITS,
-    cell="LSTM",
-    paper="Hochreiter & Schmidhuber 1997, Neural Computation 9; image rows as steps",
-)
+@model("row_lstm", 81_674, 81_674, 2_237_696, **_DIGITS, cell="LSTM",
+       paper="Hochreiter & Schmidhuber 1997, Neural Computation 9; rows as steps")  # fmt: skip
 @model("row_rnn", 21_386, 21_386, 560_384, **_DIGITS, cell="SimpleRNN",
-       paper="Elman 1990, Cognitive Science 14; image rows as steps")  # fmt: skip
+       paper="Elman 1990, Cognitive Science 14; rows as steps")  # fmt: skip
 def row_rnn(x, classes, *, cell, units):
     one_of("cell", cell, CELLS)
     height, width, channels = x.shape[1:]

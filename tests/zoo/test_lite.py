@@ -18,7 +18,7 @@ FAST = {
     "mobilenet_v3_small_075", "repvgg_a0", "resnet8", "resnet18", "row_rnn", "shufflenet_v2_x0_5",
     "squeezenet1_1", "vww_mobilenet",
 }  # fmt: skip
-"""Between them they have every operator but those of local response normalization."""
+"""Small networks of different operators; local response normalization is left to the slow."""
 
 
 def test_it_converts_to_float_and_to_int8(case, tmp_path):
