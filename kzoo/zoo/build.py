@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from kzoo.errors import UsageError, one_of
 from kzoo.registry import Entry, entry, pair
 from kzoo.zoo.blocks import FLAVOURS, NORMS, using
+from kzoo.zoo.initialize import initialize, without_values
 
 if TYPE_CHECKING:
     import keras
@@ -57,6 +56,39 @@ def build(
             the smallest; a number that no network has, such as a depth of -3; a norm or auxiliary
             heads for a network that has none; weights that do not fit into memory.
     """
+    if seed is not None:
+        if not 0 <= seed <= MAX_SEED:
+            raise UsageError(f"a seed is from 0 to {MAX_SEED}; {seed} was given")
+        import keras
+
+        keras.utils.set_random_seed(seed)
+    model = skeleton(
+        name, classes=classes, size=size, channels=channels, head=head, norm=norm,
+        flavour=flavour, auxiliary=auxiliary, **variant,
+    )  # fmt: skip
+    try:
+        initialize(model.variables)
+    except MemoryError as error:
+        raise UsageError(_beyond_memory(name, model.variables)) from error
+    return model
+
+
+def skeleton(
+    name: str,
+    *,
+    classes: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    head: str = "logits",
+    norm: str = "batch",
+    flavour: str | None = None,
+    auxiliary: bool = False,
+    **variant: object,
+) -> keras.Model:
+    """As `build`, without its weights: for shapes, counts and drawings in about half the time.
+
+    Its variables have shapes and no values: what it would compute or save means nothing.
+    """
     row = entry(name)
     height, width = pair(row.size if size is None else size)
     classes = row.classes if classes is None else classes
@@ -74,8 +106,6 @@ def build(
         raise UsageError(
             f"classes are at least 2 and channels at least 1; {classes} and {channels} were asked"
         )
-    if seed is not None and not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"a seed is from 0 to {MAX_SEED}; {seed} was given")
     row.check_arguments(variant)
     if norm != "batch" and row.params == row.total_params:
         raise UsageError(f"{name} has no BatchNorm in whose place norm={norm!r} could stand")
@@ -85,8 +115,6 @@ def build(
 
     import keras
 
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
     pixels = keras.Input((height, width, channels), name="image")
     x = keras.layers.Rescaling(1 / row.std, -row.mean / row.std, name="preprocess")(pixels)
     options = {**row.variant, **variant} | ({"auxiliary": True} if auxiliary else {})
@@ -94,16 +122,12 @@ def build(
         FLAVOURS[flavour or row.flavour], norm=norm, **row.flavours.get(flavour or row.flavour, {})
     )
 
-    def outputs():
-        with using(chosen):
-            return row.builder(x, None if head == "none" else classes, **options)
-
     try:
-        y = outputs()
+        with without_values(), using(chosen):
+            y = row.builder(x, None if head == "none" else classes, **options)
     except Exception as error:
-        if _is_beyond_memory(error):
-            count = _count_weights(pixels, outputs)
-            raise UsageError(f"{name} as asked needs more memory than there is{count}") from error
+        if any(text in str(error) for text in _BEYOND_NUMBERS):
+            raise UsageError(_beyond_memory(name)) from error
         if not variant or not isinstance(error, _OF_ARGUMENTS):
             raise
         raise UsageError(_wrong_arguments(row, variant, error)) from error
@@ -112,28 +136,8 @@ def build(
     return keras.Model(pixels, y, name=name)
 
 
-def skeleton(name: str, **options: object) -> keras.Model:
-    """As `build`, without its weights: for shapes, counts and drawings in less than half the time.
-
-    Its variables have shapes and no values: what it would compute or save means nothing.
-    """
-    with _no_weights():
-        return build(name, **options)
-
-
-@contextlib.contextmanager
-def _no_weights() -> Iterator[None]:
-    import keras
-    from keras.src.backend.common import global_state
-
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield
-    finally:
-        # Else the next scope that ends, in an unrelated model, would allocate them all.
-        global_state.set_global_attribute("uninitialized_variables", [])
-
-
+_BEYOND_NUMBERS = ("would have more than 2**63", "out-of-range integer")
+"""What backends say of a shape whose elements they cannot number."""
 _OF_ARGUMENTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What builders and Keras make of arguments that are not what they expect."""
 
@@ -152,22 +156,8 @@ def _wrong_arguments(row: Entry, variant: dict[str, object], error: Exception) -
     return f"{row.name} cannot be built with {given}; its card has {', '.join(known)}{why}"
 
 
-def _is_beyond_memory(error: Exception) -> bool:
-    """Whether a weight has more bytes than there are, or more than the backend can number."""
-    said = ("would have more than 2**63", "out-of-range integer")
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's, which is not imported
-        or any(text in str(error) for text in said)
+def _beyond_memory(name: str, variables: list = ()) -> str:
+    count = sum(math.prod(variable.shape) for variable in variables)
+    return f"{name} as asked needs more memory than there is" + (
+        f": it has {count:,} weights" if count else ""
     )
-
-
-def _count_weights(pixels, outputs: Callable) -> str:
-    import keras
-
-    try:
-        with _no_weights():
-            weights = keras.Model(pixels, outputs()).variables
-    except ValueError:  # not even their shape can be told
-        return ""
-    return f": it has {sum(math.prod(weight.shape) for weight in weights):,} weights"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -109,4 +110,7 @@ def test_in_a_process_logs_go_to_stderr(kzoo_command, place, tmp_path):
     done = kzoo_command("convert", place / "good.keras", "-o", "x.tflite", "--json", cwd=tmp_path)
     assert done.returncode == 0
     assert json.loads(done.stdout)["output"] == "x.tflite"
-    assert done.stderr.splitlines() == ["convert to float32 (0/3)"]
+    first, *later = done.stderr.splitlines()
+    assert first == "convert to float32 (0/3)"
+    # A line every ten seconds, should the machine be that busy.
+    assert all(re.fullmatch(r"convert to float32 \([123]/3\)", line) for line in later)
