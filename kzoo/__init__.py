@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kzoo.learn.finetune import finetune
     from kzoo.lite.check import check
     from kzoo.lite.convert import convert
+    from kzoo.lite.predict import predict
     from kzoo.lite.quantize import quantize
     from kzoo.measure.profile import profile
     from kzoo.network.features import stage_features
@@ -32,6 +33,7 @@ _API = {
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
     "check": "kzoo.lite.check",
+    "predict": "kzoo.lite.predict",
     "profile": "kzoo.measure.profile",
     "run": "kzoo.runs.steps",
     "stage_features": "kzoo.network.features",
@@ -44,6 +46,7 @@ __all__ = [
     "finetune",
     "list_models",
     "load_data",
+    "predict",
     "profile",
     "quantize",
     "reparameterize",

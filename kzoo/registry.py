@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kzoo.errors import UsageError, nearest
+from kzoo.zoo.weights.table import weights_of
 
 LAYER_NAME = re.compile(r"(preprocess|stem|stage\d+_\d+|head)(_\w+)?")
 """The naming rule: stage features, unfreezing, cache cuts and recipes all address layers by it."""
@@ -38,7 +39,8 @@ class Entry:
         min_size: the smallest height and width it is offered at.
         channels: default channels of the input.
         classes: default number of classes.
-        mean, std: the normalization of layer ``preprocess``, ``(pixel - mean) / std``.
+        mean, std: the normalization of layer ``preprocess``, ``(pixel - mean) / std``, for all
+            channels alike or for each.
         top1: published top-1 accuracy in percent, where there is one, on ``top1_data``.
         top1_source: where that figure was read; a key of `SOURCES` or a text.
         task: what the outputs mean.
@@ -47,7 +49,6 @@ class Entry:
             ``{"keras": {"symmetric": True}}``.
         auxiliary: the loss weight of its auxiliary classifiers, for networks that have them.
         islands: why an int8 file of it keeps float operators; empty where it keeps none.
-        weights: the names of its pretrained weights.
     """
 
     name: str
@@ -61,8 +62,8 @@ class Entry:
     min_size: int | tuple[int, int] = 32
     channels: int = 3
     classes: int = 1000
-    mean: float = 127.5
-    std: float = 127.5
+    mean: float | tuple[float, ...] = 127.5
+    std: float | tuple[float, ...] = 127.5
     top1: float | None = None
     top1_data: str = ""
     top1_source: str = ""
@@ -71,7 +72,11 @@ class Entry:
     flavours: Mapping[str, Mapping[str, object]] = field(default_factory=dict, repr=False)
     auxiliary: float | None = None
     islands: str = ""
-    weights: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The tags of its pretrained weights, the best published top-1 first."""
+        return tuple(row.tag for row in weights_of(self.name))
 
     @property
     def family(self) -> str:

@@ -23,6 +23,7 @@ COMMANDS = {
     "finetune": "Train a model on images.",
     "convert": "Write a Keras model as a float .tflite.",
     "quantize": "Write a Keras model as an int8 .tflite.",
+    "predict": "What a model sees in images.",
     "check": "Compare a .tflite with the Keras model it came from, on real images.",
     "profile": "Measure the latency and memory of a .tflite.",
     "run": "Run a whole pipeline from a config.",

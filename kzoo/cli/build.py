@@ -6,6 +6,7 @@ import click
 
 from kzoo.cli.terminal import (
     Size,
+    bar,
     complete_model,
     force_option,
     json_option,
@@ -42,6 +43,13 @@ flavour_option = click.option(
     help="Whose padding, epsilon and details.  [default: the card's]",
 )
 
+weights_option = click.option(
+    "--weights",
+    metavar="TAG|FILE",
+    help="Pretrained: a tag of `kzoo info NAME`, imagenet for the best, or a file.",
+)
+offline_option = click.option("--offline", is_flag=True, help="Download nothing.")
+
 
 @click.command("build")
 @click.argument("name", shell_complete=complete_model)
@@ -59,12 +67,14 @@ flavour_option = click.option(
 @norm_option
 @flavour_option
 @click.option("--auxiliary", is_flag=True, help="With the auxiliary classifiers, for training.")
+@weights_option
+@offline_option
 @seed_option
 @click.option("-o", "--output", type=click.Path(), help="The file to write.  [default: NAME.keras]")
 @force_option
 @json_option
-def command(name, arguments, output, force, as_json, **options) -> None:
-    """Build the architecture NAME with random weights and write it as a .keras file.
+def command(name, arguments, output, weights, offline, force, as_json, **options) -> None:
+    """Build the architecture NAME, with random or pretrained weights, and write a .keras file.
 
     ARGUMENTS such as alpha=0.5 are the builder's, instead of those that `kzoo info` shows.
 
@@ -73,6 +83,7 @@ def command(name, arguments, output, force, as_json, **options) -> None:
       kzoo build lenet5
       kzoo build mobilenet_v2_035 --classes 10 --size 96 -o net.keras
       kzoo build mlp depth=3 activation=tanh
+      kzoo build resnet50 --weights tv_in1k --classes 10
     """
     from kzoo.files import new_output, sha256
     from kzoo.network.count import macs, parameters
@@ -80,12 +91,20 @@ def command(name, arguments, output, force, as_json, **options) -> None:
     from kzoo.registry import entry
     from kzoo.runs.config import read_arguments
     from kzoo.zoo.build import build
+    from kzoo.zoo.weights.load import pretrained
 
     row = entry(name)
     variant = row.typed_arguments(read_arguments(arguments))
     output = new_output(keras_name(output or f"{name}.keras"), force=force)
-    model = build(name, **options, **variant)
-    save_model(model, output, force=force)
+    found = None
+    if weights:
+        with bar() as progress:
+            found = pretrained(
+                name, weights, offline=offline, progress=progress, **options, **variant
+            )
+    model = found.model if found else build(name, **options, **variant)
+    notes = {"classes": list(found.classes), "crop": found.crop} if found else {}
+    save_model(model, output, notes=notes, force=force)
     trainable, total = parameters(model)
     record = {
         "output": str(output),
@@ -94,7 +113,8 @@ def command(name, arguments, output, force, as_json, **options) -> None:
         "arguments": variant,
         "head": options["head"],
         "norm": options["norm"],
-        "flavour": options["flavour"] or row.flavour,
+        "flavour": options["flavour"] or (found and found.flavour) or row.flavour,
+        "weights": found and found.record(),
         "auxiliary": options["auxiliary"],
         "seed": options["seed"],
         "input": list(model.inputs[0].shape[1:]),
@@ -109,6 +129,8 @@ def command(name, arguments, output, force, as_json, **options) -> None:
             ("input", " x ".join(map(str, record["input"]))),
             ("outputs", f"{record['outputs']} ({OUTPUTS[record['head']]})"),
             ("auxiliary", _auxiliary(model, row, record)),
+            ("weights", _weights(found)),
+            *(("note", note) for note in (found.notes if found else ())),
             ("seed", record["seed"]),
             ("parameters", f"{trainable:,} trainable, {total:,} in all"),
             ("MACs", f"{record['macs']:,}"),
@@ -124,3 +146,13 @@ def _auxiliary(model, row, record: dict) -> str | None:
         f"{len(model.outputs) - 1} classifiers; train with: kzoo finetune {record['output']} ... "
         f"--auxiliary-weight {row.auxiliary:g}"
     )
+
+
+def _weights(found) -> str | None:
+    if found is None:
+        return None
+    if found.source is None or not found.source.labels:
+        return str(found.file)
+    source = found.source
+    top1 = f", published top-1 {source.top1} %" if source.top1 else ""
+    return f"{source.tag}{top1}, licence {source.licence}"

@@ -23,7 +23,7 @@ def translate(
     quantization: str,
     io: str,
     head: str,
-    classes: list[str],
+    notes: dict,
     work: str,
 ) -> dict:
     """Writes ``output``, and into ``work`` what is needed to compare it with Keras.
@@ -34,7 +34,7 @@ def translate(
         quantization: "float32" or "int8".
         io: dtype of the image input; for int8 also of the output.
         head: "probabilities" or "logits".
-        classes: names to store.
+        notes: to store: the names of the classes, what is cropped from an image.
         work: a folder. For int8 it holds ``calibration.npy``, uint8 (n, h, w, c). ``images.npy``,
             uint8, and ``expected.npy``, Keras' outputs on them, are written there.
     """
@@ -46,14 +46,13 @@ def translate(
     normalization = _normalization(net) if quantization == "int8" and io == "uint8" else None
     started = time.perf_counter()
     cast = io == "uint8" and quantization == "float32"
-    frozen = _frozen(net, cast, head == "probabilities" and not probabilities_only, normalization)
+    frozen = freeze(net, cast, head == "probabilities" and not probabilities_only, normalization)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if quantization == "int8":
         _full_integer(converter, images, io, normalization)
     data = converter.convert()
     gives = "logits" if head == "logits" and not probabilities_only else "probabilities"
-    notes = {
-        "classes": list(classes),
+    notes |= {
         "model": net.name,
         "quantization": quantization,
         "pixels": "uint8 [0, 255]" if io == "uint8" else "float32 [0, 255]",
@@ -116,8 +115,14 @@ def _normalization(net) -> list[float] | None:
     return [scale, offset]
 
 
-def _frozen(net, cast: bool, add_softmax: bool, normalization: list[float] | None):
-    """The model as a concrete function of one image, its variables turned into constants.
+def freeze(
+    net,
+    cast: bool,
+    add_softmax: bool = False,
+    normalization: list[float] | None = None,
+    batch: int = 1,
+):
+    """The model as a concrete function of ``batch`` images, its variables turned into constants.
 
     An unfrozen one converts without an error into a file that cannot run (VAR_HANDLE). With a
     folded normalization it starts behind ``preprocess`` and takes normalized float32; with
@@ -129,7 +134,7 @@ def _frozen(net, cast: bool, add_softmax: bool, normalization: list[float] | Non
 
     if normalization:
         net = keras.Model(net.get_layer("preprocess").output, net.outputs[0], name=net.name)
-    shape = (1, *net.inputs[0].shape[1:])
+    shape = (batch, *net.inputs[0].shape[1:])
 
     def forward(image):
         found = net(tf.cast(image, tf.float32) if cast else image, training=False)

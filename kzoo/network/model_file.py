@@ -108,19 +108,22 @@ def read_notes(path: str | os.PathLike) -> dict:
 
     Returns:
         ``classes``: the names of its outputs, in their order; ``split``: the arguments of
-        `kzoo.load_data` that decided which images it was trained on. Empty where not known.
+        `kzoo.load_data` that decided which images it was trained on; ``crop``: the share of the
+        shorter side of an image that the network is given. Empty, and 1, where not known.
     """
-    found = {"classes": [], "split": {}}
+    found = {"classes": [], "split": {}, "crop": 1.0}
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo(NOTES).file_size > MAX_NOTES:
                 return found
             given = json.loads(archive.read(NOTES))
-        classes, split = given.get("classes", []), given.get("split", {})
+        classes, split, crop = (given.get(key) for key in found)
         if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
             found["classes"] = classes
         if isinstance(split, dict) and set(split) <= {"seed", "validation", "test"}:
             found["split"] = split
+        if isinstance(crop, float) and 0.1 <= crop <= 1:
+            found["crop"] = crop
     except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile):
         pass
     return found

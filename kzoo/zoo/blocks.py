@@ -27,6 +27,7 @@ class _Lazy:
 
 layers = _Lazy("keras.layers")
 ops = _Lazy("keras.ops")
+initializers = _Lazy("keras.initializers")
 
 INITIALIZER = "he_uniform"
 """Of convolutions: as good as he_normal, whose truncation costs 3.5 times as long to draw."""
@@ -46,6 +47,7 @@ class Flavour:
             of TensorFlow's "same", which pads one pixel less at the top left for even sizes.
         epsilon: of the normalization.
         scale: whether BatchNorm has a gamma.
+        gamma: what it begins with.
         norm: "batch"; "group": 32 groups or as many as divide the channels (Wu & He 2018);
             "layer": over the channels of each pixel (as in ConvNeXt); "none": biases instead.
         momentum: of BatchNorm's moving statistics. Keras' .99 leaves them far behind after a few
@@ -56,6 +58,7 @@ class Flavour:
     symmetric: bool
     epsilon: float
     scale: bool = True
+    gamma: float = 1.0
     norm: str = "batch"
     momentum: float = 0.9
 
@@ -110,8 +113,9 @@ def normalize(x, act: str | None = None, *, name: str):
     now = flavour()
     if now.norm == "batch":
         x = layers.BatchNormalization(
-            epsilon=now.epsilon, momentum=now.momentum, scale=now.scale, name=f"{name}_bn"
-        )(x)
+            epsilon=now.epsilon, momentum=now.momentum, scale=now.scale, name=f"{name}_bn",
+            gamma_initializer=initializers.Constant(now.gamma) if now.gamma != 1 else "ones",
+        )(x)  # fmt: skip
     elif now.norm == "group":
         groups = math.gcd(32, x.shape[-1])
         x = layers.GroupNormalization(groups, epsilon=now.epsilon, name=f"{name}_gn")(x)
@@ -127,9 +131,7 @@ def he_depthwise(channels: int, gain: float = 2.0):
     weights too small by sqrt(channels), and the signal of a deep network vanishes under BatchNorm's
     epsilon.
     """
-    return importlib.import_module("keras.initializers").VarianceScaling(
-        gain * channels, "fan_in", "uniform"
-    )
+    return initializers.VarianceScaling(gain * channels, "fan_in", "uniform")
 
 
 def _convolution(kind: str, x, *filters: int, kernel, stride, act, padding, name, **options):

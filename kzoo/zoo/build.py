@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import warnings
 from typing import TYPE_CHECKING
 
 from kzoo.errors import UsageError, one_of
@@ -29,10 +31,11 @@ def build(
     norm: str = "batch",
     flavour: str | None = None,
     auxiliary: bool = False,
+    weights: str | os.PathLike | None = None,
     seed: int | None = None,
     **variant: object,
 ) -> keras.Model:
-    """Builds a registered architecture as a functional Keras model with random weights.
+    """Builds a registered architecture as a functional Keras model.
 
     Its input ``image`` takes pixels in [0, 255], float32 (n, h, w, channels); the first layer,
     ``preprocess``, normalizes them.
@@ -40,41 +43,70 @@ def build(
     Args:
         name: as `kzoo.list_models` gives it.
         classes: number of classes; the row's by default.
-        size: height and width, or one number for both; the row's by default.
+        size: height and width, or one number for both; the row's by default, or the size that
+            the weights were trained at.
         channels: of the input; the row's by default.
         head: "logits" (n, classes), "softmax" for probabilities, "none" for the features that
             enter the classifier, (n, d).
         norm: what stands where the network has BatchNorm: "batch", "group", "layer" or "none".
-        flavour: "keras" or "torch": whose padding, epsilon and details; the row's by default.
+        flavour: "keras" or "torch": whose padding, epsilon and details; the row's by default, or
+            that of the weights.
         auxiliary: with the auxiliary classifiers, as further outputs (n, classes) after the first.
             `kzoo.finetune` trains them along and leaves them out of what it returns.
+        weights: pretrained ones: a tag such as "tv_in1k" (`kzoo info NAME` shows them), "imagenet"
+            for the best trained on it, or a file of Keras or torch. They bring their flavour, size
+            and normalization. What could not be taken over as it was is told in a warning. None
+            for random weights.
         seed: makes the initial weights a function of it (it seeds Keras, NumPy and Python).
         variant: the builder's own arguments, instead of the row's.
 
     Raises:
         UsageError: unknown name (with the nearest), head, norm, flavour or argument; a size below
             the smallest; a number that no network has, such as a depth of -3; a norm or auxiliary
-            heads for a network that has none; weights that do not fit into memory.
+            heads for a network that has none; weights that do not fit into memory; no such tag.
+        MissingError: the weights' file or package is not there and cannot be downloaded.
+        BadInputError: the weights are damaged, or of another network.
     """
+    options = {
+        "classes": classes, "size": size, "channels": channels, "head": head, "norm": norm,
+        "flavour": flavour, "auxiliary": auxiliary,
+    }  # fmt: skip
+    if weights is None:
+        return drawn(entry(name), seed, **options, **variant)[0]
+    from kzoo.zoo.weights.load import pretrained
+
+    found = pretrained(name, weights, seed=seed, **options, **variant)
+    for note in found.notes:
+        warnings.warn(f"{name}: {note}", stacklevel=2)
+    return found.model
+
+
+def drawn(row: Entry, seed: int | None, **options: object) -> tuple[keras.Model, list]:
+    """`build` for a row with random weights: the model, and its variables as they were made."""
     if seed is not None:
         if not 0 <= seed <= MAX_SEED:
             raise UsageError(f"a seed is from 0 to {MAX_SEED}; {seed} was given")
         import keras
 
         keras.utils.set_random_seed(seed)
-    model = skeleton(
-        name, classes=classes, size=size, channels=channels, head=head, norm=norm,
-        flavour=flavour, auxiliary=auxiliary, **variant,
-    )  # fmt: skip
+    model, made = _laid_out(row, **options)
     try:
         initialize(model.variables)
     except MemoryError as error:
-        raise UsageError(_beyond_memory(name, model.variables)) from error
-    return model
+        raise UsageError(_beyond_memory(row.name, model.variables)) from error
+    return model, made
 
 
-def skeleton(
-    name: str,
+def skeleton(name: str, **options: object) -> keras.Model:
+    """As `build`, without its weights: for shapes, counts and drawings in about half the time.
+
+    Its variables have shapes and no values: what it would compute or save means nothing.
+    """
+    return _laid_out(entry(name), **options)[0]
+
+
+def _laid_out(
+    row: Entry,
     *,
     classes: int | None = None,
     size: int | tuple[int, int] | None = None,
@@ -84,12 +116,8 @@ def skeleton(
     flavour: str | None = None,
     auxiliary: bool = False,
     **variant: object,
-) -> keras.Model:
-    """As `build`, without its weights: for shapes, counts and drawings in about half the time.
-
-    Its variables have shapes and no values: what it would compute or save means nothing.
-    """
-    row = entry(name)
+) -> tuple[keras.Model, list]:
+    name = row.name
     height, width = pair(row.size if size is None else size)
     classes = row.classes if classes is None else classes
     channels = row.channels if channels is None else channels
@@ -116,14 +144,14 @@ def skeleton(
     import keras
 
     pixels = keras.Input((height, width, channels), name="image")
-    x = keras.layers.Rescaling(1 / row.std, -row.mean / row.std, name="preprocess")(pixels)
+    x = _normalization(row, channels)(pixels)
     options = {**row.variant, **variant} | ({"auxiliary": True} if auxiliary else {})
     chosen = dataclasses.replace(
         FLAVOURS[flavour or row.flavour], norm=norm, **row.flavours.get(flavour or row.flavour, {})
     )
 
     try:
-        with without_values(), using(chosen):
+        with without_values() as made, using(chosen):
             y = row.builder(x, None if head == "none" else classes, **options)
     except Exception as error:
         if any(text in str(error) for text in _BEYOND_NUMBERS):
@@ -133,7 +161,25 @@ def skeleton(
         raise UsageError(_wrong_arguments(row, variant, error)) from error
     if head == "softmax":
         y = keras.layers.Softmax(name="head_softmax")(y)
-    return keras.Model(pixels, y, name=name)
+    return keras.Model(pixels, y, name=name), made
+
+
+def _normalization(row: Entry, channels: int):
+    """The layer ``preprocess``: (pixel - mean) / std, for every channel or for all alike."""
+    import keras
+
+    means, deviations = (
+        value if isinstance(value, tuple) else (value,) for value in (row.mean, row.std)
+    )
+    scale = [1 / deviation for deviation in deviations]
+    if len(means) > len(scale):
+        scale *= len(means)
+    offset = [-mean * factor for mean, factor in zip(means, scale, strict=True)]
+    if len(scale) not in (1, channels):  # weights for RGB, other channels asked
+        scale, offset = ([sum(values) / len(values)] for values in (scale, offset))
+    if len(scale) == 1:
+        scale, offset = scale[0], offset[0]
+    return keras.layers.Rescaling(scale, offset, name="preprocess")
 
 
 _BEYOND_NUMBERS = ("would have more than 2**63", "out-of-range integer")

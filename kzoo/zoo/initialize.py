@@ -23,14 +23,19 @@ _MOST = 1 << 20
 
 
 @contextlib.contextmanager
-def without_values() -> Iterator[None]:
-    """Variables made inside have shape and initializer, and no value."""
+def without_values() -> Iterator[list]:
+    """Variables made inside have shape and initializer, and no value.
+
+    Gives a list that holds them, in the order in which they were made, when the block has ended.
+    """
     import keras
     from keras.src.backend.common import global_state
 
+    made: list = []
     try:
         with keras.StatelessScope(initialize_variables=False):
-            yield
+            yield made
+        made += global_state.get_global_attribute("uninitialized_variables", [])
     finally:
         # Else the next scope that ends, in an unrelated model, would allocate them all.
         global_state.set_global_attribute("uninitialized_variables", [])

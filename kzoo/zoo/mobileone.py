@@ -5,21 +5,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 
 from kzoo.registry import model
-from kzoo.zoo.blocks import activate, classifier, conv, depthwise, layers, normalize
+from kzoo.zoo.blocks import (
+    activate,
+    classifier,
+    conv,
+    depthwise,
+    flavour,
+    layers,
+    normalize,
+    using,
+)  # fmt: skip
 
 
 def block(x, filters, kernel, stride, k, *, name):
     """k normalized convolutions, a 1x1 beside larger ones and, where shapes allow, identity, summed
     (figure 3); depthwise where ``filters`` is None."""
     branch = functools.partial(conv, x, filters) if filters else functools.partial(depthwise, x)
-    branches = [branch(kernel, stride, act=None, name=f"{name}_{i}") for i in range(1, k + 1)]
-    if kernel > 1:
-        branches.append(branch(1, stride, act=None, name=f"{name}_scale"))
-    if stride == 1 and filters in (None, x.shape[-1]):
-        branches.append(normalize(x, name=f"{name}_skip"))
+    skip = stride == 1 and filters in (None, x.shape[-1])
+    # As they are added, all scales begin smaller: 42 such sums would leave the range of float16.
+    scale = 1 / math.sqrt(k + (kernel > 1) + skip)
+    with using(dataclasses.replace(flavour(), gamma=scale)):
+        branches = [branch(kernel, stride, act=None, name=f"{name}_{i}") for i in range(1, k + 1)]
+        if kernel > 1:
+            branches.append(branch(1, stride, act=None, name=f"{name}_scale"))
+        if skip:
+            branches.append(normalize(x, name=f"{name}_skip"))
     return activate(layers.Add(name=f"{name}_add")(branches), "relu", name)
 
 

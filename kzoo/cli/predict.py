@@ -1,0 +1,57 @@
+"""kzoo predict"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.build import offline_option, weights_option
+from kzoo.cli.terminal import bar, complete_model, json_option, show
+
+
+@click.command("predict")
+@click.argument("images", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--model",
+    required=True,
+    shell_complete=complete_model,
+    help="A .keras or .tflite file, or an architecture's name.",
+)
+@weights_option
+@offline_option
+@click.option("--top", default=5, show_default=True, help="How many classes to show.")
+@json_option
+def command(images, model, weights, offline, top, as_json) -> None:
+    """Classify IMAGES.
+
+    The names of the classes come from the model's file. An architecture's name stands for its best
+    weights trained on ImageNet, which are downloaded once.
+
+    \b
+    Examples:
+      kzoo predict cat.jpg --model efficientnet_lite0
+      kzoo predict photos/*.jpg --model trained.keras --top 3
+    """
+    from kzoo.errors import UsageError
+    from kzoo.lite.predict import predict
+
+    classes, crop = (), None
+    if not model.endswith((".keras", ".h5", ".tflite")):
+        from kzoo.zoo.weights.load import pretrained
+
+        with bar() as progress:
+            found = pretrained(model, weights or "imagenet", offline=offline, progress=progress)
+        model, classes, crop = found.model, found.classes, found.crop
+    elif weights:
+        raise UsageError(f"{model} has weights of its own; --weights goes with a name")
+    record = {"predictions": predict(model, images, top=top, classes=classes, crop=crop)}
+    show(record, "\n".join(_lines(record["predictions"])), as_json)
+
+
+def _lines(predictions: list[dict]) -> list[str]:
+    wide = max(len(each["class"]) for one in predictions for each in one["top"])
+    lines = []
+    for one in predictions:
+        lines.append(one["image"])
+        for each in one["top"]:
+            lines.append(f"  {each['class']:{wide}}  {100 * each['probability']:6.2f} %")
+    return lines

