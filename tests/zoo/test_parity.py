@@ -5,13 +5,10 @@ Logits, not probabilities: a wrong padding hid at 2.5e-6 in the softmax and show
 
 from __future__ import annotations
 
-import h5py
 import keras
 import numpy as np
 import pytest
 
-from kzoo.learn.evaluate import softmax
-from kzoo.lite.interpret import lite_outputs
 from kzoo.network.count import macs, parameters
 from kzoo.registry import entry, pair
 from kzoo.zoo.build import build
@@ -125,63 +122,3 @@ def test_logits_are_those_of_keras_applications(name, size):
     expected = np.asarray(keras.Model(*first or [theirs.input], theirs.output)(x))
     assert expected.std() > 0
     assert np.abs(np.asarray(bare(x)) - expected).max() <= 1e-4 * expected.std()
-
-
-def test_resnet8_is_the_one_of_mlperf_tiny(shared, tmp_path):
-    stages = [
-        f"stage{i}_1_{part}" for i in (2, 3) for part in ("1_conv", "2_conv", "shortcut_conv")
-    ]
-    convolutions = ["stem_conv", "stage1_1_1_conv", "stage1_1_2_conv", *stages]
-    norms = ["stem_bn", *(f"stage{i}_1_{j}_bn" for i in (1, 2, 3) for j in (1, 2))]
-    model = build("resnet8")
-    with h5py.File(shared / "mlperf-tiny" / "pretrainedResnet.h5") as file:
-        for kind, names in (
-            ("conv2d", convolutions),
-            ("batch_normalization", norms),
-            ("dense", ["head"]),
-        ):
-            for number, name in enumerate(names):
-                group = f"{kind}_{number}" if number else kind
-                values = file[f"model_weights/{group}/{group}"]
-                layer = model.get_layer(name)
-                layer.set_weights([values[f"{weight.name}:0"][:] for weight in layer.weights])
-    # Their network takes pixels as they are: ours is entered behind the normalization.
-    bare = keras.Model(model.get_layer("preprocess").output, model.output)
-    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    images[:4] = np.kron(images[:4, ::8, ::8], np.ones((8, 8, 1), np.uint8))  # smooth ones too
-    np.save(tmp_path / "images.npy", images)
-    expected, _ = lite_outputs(
-        shared / "mlperf-tiny" / "pretrainedResnet.tflite", tmp_path / "images.npy", np.arange(8)
-    )
-    found = softmax(np.asarray(bare(images.astype(np.float32))))
-    assert len(set(expected.argmax(axis=1))) > 1
-    assert np.abs(found - expected).max() <= 1e-4
-
-
-def test_vww_mobilenet_is_the_one_of_mlperf_tiny(shared, tmp_path):
-    model = build("vww_mobilenet")
-    # Their file numbers the layers of each kind; ours are in the same order.
-    kinds = {
-        "conv2d": keras.layers.Conv2D,
-        "depthwise_conv2d": keras.layers.DepthwiseConv2D,
-        "batch_normalization": keras.layers.BatchNormalization,
-        "dense": keras.layers.Dense,
-    }
-    with h5py.File(shared / "mlperf-tiny" / "vww_96.h5") as file:
-        for kind, cls in kinds.items():
-            for number, layer in enumerate(la for la in model.layers if type(la) is cls):
-                group = f"{kind}_{number}" if number else kind
-                values = file[f"model_weights/{group}/{group}"]
-                names = [weight.name for weight in layer.weights]
-                if kind == "depthwise_conv2d":
-                    names = ["depthwise_kernel", "bias"]
-                layer.set_weights([values[f"{name}:0"][:] for name in names])
-    images = np.random.default_rng(0).integers(0, 256, (8, 96, 96, 3), np.uint8)
-    images[:4] = np.kron(images[:4, ::24, ::24], np.ones((24, 24, 1), np.uint8))  # smooth ones too
-    # Theirs takes pixels / 255.
-    np.save(tmp_path / "images.npy", images.astype(np.float32) / 255)
-    _, expected = lite_outputs(
-        shared / "mlperf-tiny" / "vww_96_float.tflite", tmp_path / "images.npy", np.arange(8)
-    )
-    found = np.asarray(model(images.astype(np.float32)))
-    assert np.abs(found - expected).max() <= 1e-4 * expected.std()

@@ -8,6 +8,7 @@ whose alphabet is not the order of definition; a file sorted by name is then as 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ IGNORED = re.compile(r"normalization(_\d+)?")
 """keras.applications' own normalization, which is kzoo's layer ``preprocess``."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Unit:
     """The tensors of one layer, by `ROLES`: arrays of a file, or variables of a network."""
 
@@ -102,29 +103,30 @@ def place(
     """
     sources = _units_of_torch(weights, family) if torch else _units_of_keras(weights)
     targets = _units_of_model(model, made if torch else None)
+    first = _units_of_model(model, made)[0].name
+    heads = [unit.name for unit in targets if unit.name == "head" or "aux" in unit.name]
     notes = []
-    if not any("aux" in target.name for target in targets):
-        further = [unit for unit in sources if re.match("aux", unit.name, re.IGNORECASE)]
+    further = [unit for unit in sources if re.match("aux", unit.name, re.IGNORECASE)]
+    if further and "head_aux" not in " ".join(heads):
         sources = [unit for unit in sources if unit not in further]
-        if further:
-            notes.append(f"auxiliary classifiers left out ({_named(further)})")
+        notes.append(f"auxiliary classifiers left out ({_named(further)})")
     pairs, targets, sources = _matched(targets, sources)
-    first = next(iter(_units_of_model(model, made)))
-    for target in [*targets]:
-        adapt = _other_channels if target.name == first.name else _other_classes
-        if target.name not in (first.name, "head") and not target.name.startswith("head_aux"):
+    for target, source in itertools.product([*targets], [*sources]):
+        if source not in sources or target not in targets:
             continue
-        for source in sources:
-            if (said := adapt(target, source)) is not None:
-                notes.append(said)
-                sources.remove(source)
-                targets.remove(target)
-                if target.name == first.name:
-                    pairs.append((target, source))
-                break
+        if target.name == first and (said := _other_channels(target, source)):
+            pairs.append((target, source))
+        elif target.name not in heads or not (said := _other_classes(target, source)):
+            continue
+        notes.append(said)
+        targets.remove(target)
+        sources.remove(source)
     if [target.name for target in targets] == ["head"] and not sources:
         notes.append("the file has no classifier: the head is drawn anew")
         targets = []
+    if "head" not in heads and not targets and len(sources) == 1:
+        notes.append(f"the classifier is left out ({_named(sources)})")
+        sources = []
     if targets or sources:
         raise BadInputError(_another_network(model.name, pairs, targets, sources))
     flattened = _flattened(model) if torch else {}
@@ -133,7 +135,7 @@ def place(
             value = source.tensors[role]
             if role == "weight" and target.name in flattened:
                 value = _channels_last(value, flattened[target.name])
-            if role == "weight" and target.name == first.name and bgr:
+            if role == "weight" and target.name == first and bgr:
                 value = value[:, :, ::-1]
             variable.assign(value.reshape(variable.shape))
     return notes

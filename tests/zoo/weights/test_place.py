@@ -14,11 +14,16 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
-from kzoo.registry import entry
-from kzoo.zoo.build import drawn
+from kzoo.errors import BadInputError, MissingError, UsageError
+from kzoo.learn.evaluate import softmax
+from kzoo.lite.interpret import lite_outputs
+from kzoo.network.model_file import save_model
+from kzoo.registry import entry, list_models, pair
+from kzoo.zoo.build import build, drawn
 from kzoo.zoo.weights.load import pretrained
 from kzoo.zoo.weights.place import place
-from kzoo.zoo.weights.table import find
+from kzoo.zoo.weights.read import read_weights
+from kzoo.zoo.weights.table import find, weights_of
 from tests.zoo.test_parity import APPLICATIONS, parity_cases, random_weights, weights_by_graph
 
 
@@ -104,3 +109,200 @@ def test_a_state_dict_of_torch_is_loaded(name):
             expected = values[f"{theirs}.{part}"] if part else kernel
             found = np.asarray(weight)
             np.testing.assert_array_equal(found, expected.reshape(found.shape), err_msg=weight.path)
+
+
+def test_a_flattened_image_is_turned_channels_last():
+    """torch flattens (c, h, w): the rows of the first dense kernel have another order there."""
+    row = entry("lenet5")
+    model, made = drawn(row, 0, flavour="torch")
+    flat = next(layer for layer in model.layers if isinstance(layer, keras.layers.Flatten))
+    h, w, c = flat.input.shape[1:]
+    dense = flat._outbound_nodes[0].operation
+    state = {}
+    for layer in (la for la in model.layers if la.weights):
+        kernel, bias = (np.asarray(weight) for weight in layer.weights)
+        if layer is dense:
+            kernel = kernel.reshape(h, w, c, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+        state[f"{layer.name}.weight"] = kernel.transpose(
+            (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+        )
+        state[f"{layer.name}.bias"] = bias
+    expected = model.get_weights()
+    model.set_weights([np.zeros_like(weight) for weight in expected])
+    place(model, made, state, family="lenet", torch=True)
+    for found, wanted in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def smooth_images(size: int) -> np.ndarray:
+    """Random pixels, and random patches, which networks tell apart better."""
+    images = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), np.uint8)
+    step = size // 4
+    images[:4] = np.kron(images[:4, ::step, ::step], np.ones((step, step, 1), np.uint8))
+    return images
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "oracle", "factor"),
+    [
+        ("resnet8", "pretrainedResnet.h5", "pretrainedResnet.tflite", 1.0),
+        ("vww_mobilenet", "vww_96.h5", "vww_96_float.tflite", 1 / 255),
+    ],
+)
+def test_mlperf_tinys_files_agree_with_their_tflite(name, file, oracle, factor, shared, tmp_path):
+    found = pretrained(name, shared / "mlperf-tiny" / file)
+    assert found.source.tag == "mlperf_tiny"
+    assert not found.notes
+    assert len(found.classes) == entry(name).classes
+    images = smooth_images(entry(name).size)
+    np.save(tmp_path / "images.npy", images * np.float32(factor) if factor != 1 else images)
+    expected, _ = lite_outputs(
+        shared / "mlperf-tiny" / oracle, tmp_path / "images.npy", np.arange(8)
+    )
+    probabilities = softmax(np.asarray(found.model(images.astype(np.float32))))
+    assert np.ptp(expected[:, 0]) > 0.05
+    assert np.abs(probabilities - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize(("depth", "digest"), [(20, "12fca82f"), (56, "4bfd9763")])
+def test_cifar_checkpoints_agree_with_their_network_in_numpy(depth, digest, shared):
+    """He et al. 2015, section 4.2, with option A, written here on arrays (c, h, w)."""
+    file = shared / "cifar-resnet" / f"resnet{depth}-{digest}.th"
+    state = read_weights(file)
+
+    def convolved(x, name, stride=1):
+        kernel = state[f"{name}.weight"].astype(np.float64)
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+        return np.einsum("ihwab,oiab->ohw", windows[:, ::stride, ::stride], kernel, optimize=True)
+
+    def normalized(x, name):
+        weight, bias, mean, variance = (
+            state[f"{name}.{part}"][:, None, None]
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        return (x - mean) / np.sqrt(variance + 1e-5) * weight + bias
+
+    def logits(image):
+        mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        x = ((image / 255 - mean) / std).transpose(2, 0, 1)
+        x = np.maximum(normalized(convolved(x, "conv1"), "bn1"), 0)
+        for stage in (1, 2, 3):
+            for block in range((depth - 2) // 6):
+                name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+                y = np.maximum(normalized(convolved(x, f"{name}.conv1", stride), f"{name}.bn1"), 0)
+                y = normalized(convolved(y, f"{name}.conv2"), f"{name}.bn2")
+                if stride == 2:
+                    more = x.shape[0] // 2
+                    x = np.pad(x[:, ::2, ::2], ((more, more), (0, 0), (0, 0)))
+                x = np.maximum(x + y, 0)
+        return x.mean(axis=(1, 2)) @ state["linear.weight"].T + state["linear.bias"]
+
+    found = pretrained(f"resnet{depth}", file)
+    assert (found.source.tag, found.notes) == ("cifar10", [])
+    assert found.classes[3] == "cat"
+    images = smooth_images(32)
+    expected = np.stack([logits(image.astype(np.float64)) for image in images])
+    ours = np.asarray(found.model(images.astype(np.float32)))
+    assert np.abs(ours - expected).max() <= 1e-4 * expected.std()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A .keras file of MobileNetV2 for RGB images and 10 classes."""
+    model = build("mobilenet_v2_035", classes=10, size=32, seed=0)
+    return save_model(model, tmp_path_factory.mktemp("own") / "own.keras"), model
+
+
+def test_a_file_of_kzoo_is_loaded_by_its_names(own):
+    file, model = own
+    found = pretrained("mobilenet_v2_035", file, classes=10, size=64, seed=1)
+    assert (found.source, found.notes) == (None, [])
+    for ours, reference in zip(found.model.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, reference)
+
+
+def test_other_classes_get_a_new_head(own):
+    file, model = own
+    found = pretrained("mobilenet_v2_035", file, classes=7, size=32, seed=1)
+    assert found.notes == ["the file has 10 classes, 7 are asked: head is drawn anew"]
+    for layer in model.layers[:-1]:
+        for ours, reference in zip(
+            found.model.get_layer(layer.name).weights, layer.weights, strict=True
+        ):
+            np.testing.assert_array_equal(ours, reference)
+
+
+def test_without_a_head_the_classifier_is_left_out(own):
+    file, model = own
+    found = pretrained("mobilenet_v2_035", file, head="none", size=32)
+    assert found.notes == ["the classifier is left out (head)"]
+    features = keras.Model(model.input, model.get_layer("head").input)
+    image = smooth_images(32).astype(np.float32)
+    np.testing.assert_allclose(found.model(image), features(image), rtol=1e-5, atol=1e-6)
+
+
+def test_gray_images_get_the_sum_of_the_first_layers_channels(own):
+    """So three equal channels and one give the same."""
+    file, model = own
+    found = pretrained("mobilenet_v2_035", file, classes=10, size=32, channels=1)
+    assert found.notes == ["the first layer's 3 channels are summed for 1"]
+    gray = smooth_images(32)[..., :1].astype(np.float32)
+    np.testing.assert_allclose(
+        found.model(gray), model(gray.repeat(3, axis=-1)), rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2_050", "resnet8", "mobilenet_v1_025"])
+def test_the_weights_of_another_network_are_refused(name, own):
+    with pytest.raises(BadInputError, match=f"not of {name}: .* layers fit"):
+        pretrained(name, own[0], classes=10, size=32)
+
+
+def test_more_layers_of_the_same_shapes_are_refused(shared):
+    """ResNet-56's weights have all the shapes of ResNet-20."""
+    with pytest.raises(BadInputError, match="72 of the file's are left over"):
+        pretrained("resnet20", shared / "cifar-resnet" / "resnet56-4bfd9763.th")
+
+
+def test_a_nan_is_refused(tmp_path):
+    model = build("mobilenet_v2_035", classes=10, size=32, seed=0)
+    weight = model.get_layer("stage2_1_expand_conv").kernel
+    weight.assign(np.full(weight.shape, np.nan))
+    file = save_model(model, tmp_path / "diverged.keras")
+    with pytest.raises(BadInputError, match=r"stage2_1_expand_conv/kernel with [0-9,]+ values"):
+        pretrained("mobilenet_v2_035", file, classes=10, size=32)
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "said"),
+    [
+        ("resnet50", "tv_ink", "did you mean tv_in1k"),
+        ("resnet50", "cifar10", "there are tv2_in1k, tv_in1k, keras_in1k"),
+        ("perceptron", "imagenet", "kzoo knows none for it"),
+    ],
+)
+def test_an_unknown_tag_is_refused(name, tag, said):
+    with pytest.raises(UsageError, match=said):
+        pretrained(name, tag)
+
+
+def test_what_cannot_be_downloaded_says_where_to_put_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("KZOO_HOME", str(tmp_path))
+    with pytest.raises(MissingError, match=f"resnet50-0676ba61.pth.*{tmp_path}"):
+        pretrained("resnet50", "tv_in1k", offline=True)
+
+
+@pytest.mark.parametrize("name", list_models(weights=True))
+def test_every_row_of_the_table_fits_its_network(name):
+    for row in weights_of(name):
+        assert row.url.startswith("https://") or row.package
+        assert row.url == "" or row.digest or row.tag == "timm_in1k" or "mobilenet" in row.url
+        assert row.size >= max(pair(entry(name).min_size))
+        assert row.resize >= row.size
+        assert len(row.mean) in (1, 3)
+        assert len(row.classes) == entry(name).classes
+        assert len(set(row.classes)) == len(row.classes)
+        assert row.licence
+    tops = [row.top1 or 0 for row in weights_of(name)]
+    assert tops == sorted(tops, reverse=True)

@@ -444,10 +444,17 @@ def test_a_member_of_another_size_than_declared(refuses, compression, size):
     refuses(bytes(data), "net/data/0")
 
 
+PAIRS = b"".join(b"U\x04%04dN\x86" % number for number in range(3000))
+ORDERED = b"ccollections\nOrderedDict\n"
+
+
 @pytest.mark.usefixtures("frugal")
 @pytest.mark.parametrize(
     "opcodes",
     [
+        pytest.param(
+            b"]q\0(" + PAIRS + b"e" + (ORDERED + b"h\0\x85R") * 1000, id="a list taken often"
+        ),
         pytest.param(b"}r\xff\xff\xff\x7f", id="a memo of 16 GB"),
         pytest.param(b"})" + b"q\0h\0\x86" * 60 + b"Ns", id="a key whose hash never ends"),
         pytest.param(b"\x8d" + b"\xff" * 7 + b"\x0f", id="a string of an exabyte"),
@@ -473,6 +480,15 @@ def test_a_pickle_without_end(refuses, monkeypatch):
 def test_a_file_cut_short(refuses, container, tenth):
     data = encoded(STATE, container)
     refuses(data[: len(data) * tenth // 10])
+
+
+@pytest.mark.parametrize("count", [0, 107, 109, -1, 2**62])
+def test_a_storage_of_another_length_than_its_tensors_say(refuses, count):
+    weights = ARRAYS["conv.weight"].tobytes()
+    data = encoded(STATE, "legacy")
+    assert struct.pack("<q", 108) + weights in data
+    data = data.replace(struct.pack("<q", 108) + weights, struct.pack("<q", count) + weights)
+    refuses(data, "damaged at its storage '0'")
 
 
 def test_a_flipped_bit_in_the_weights_of_a_zip(refuses):
