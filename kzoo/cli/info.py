@@ -26,6 +26,7 @@ from kzoo.cli.terminal import (
     show,
     table,
 )
+from kzoo.zoo.weights.table import Weights, weights_of
 
 if TYPE_CHECKING:
     from kzoo.registry import Entry
@@ -170,7 +171,7 @@ def _text(card: dict, row: Entry) -> str:
                 if card["top1"]
                 else "",
             ),
-            ("pretrained", ", ".join(card["weights"])),
+            ("pretrained", ", ".join(_weights(each) for each in weights_of(card["name"]))),
             (
                 "auxiliary",
                 f"classifiers in training, their loss weighted {card['auxiliary_weight']}"
@@ -184,6 +185,10 @@ def _text(card: dict, row: Entry) -> str:
             ("drawing", card.get("graph")),
         ]
     )
+
+
+def _weights(row: Weights) -> str:
+    return f"{row.tag} {row.top1:.1f} %" if row.top1 else row.tag
 
 
 def _sizes(counts: dict[str, int]) -> str:

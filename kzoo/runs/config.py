@@ -54,6 +54,7 @@ class ModelConfig(_Section):
     norm: Literal[NORMS] = "batch"
     flavour: Literal[tuple(FLAVOURS)] | None = None
     auxiliary: bool = False
+    weights: str | None = None
     arguments: dict[str, object] = {}
 
 

@@ -32,6 +32,7 @@ from kzoo.report.table import summary_rows
 from kzoo.runs.config import STEPS, PhaseConfig, RunConfig, load_config
 from kzoo.runs.ledger import Ledger
 from kzoo.zoo.build import build
+from kzoo.zoo.weights.load import identity, pretrained
 
 SAMPLES = 24
 """Images of the evaluation split that the report shows, the mistakes first."""
@@ -242,18 +243,28 @@ class _Steps:
             "channels": channels,
             "seed": self.config.seed,
         }
+        weights = options.pop("weights")
 
         def work() -> dict:
-            model = build(name, **options, **arguments)
+            found = weights and pretrained(
+                name, weights, progress=self.progress, **options, **arguments
+            )
+            model = found.model if found else build(name, **options, **arguments)
             save_model(model, self.folder / file, force=True)
             trainable, total = parameters(model)
-            return {"params": trainable, "total_params": total, "macs": macs(model)}
+            counts = {"params": trainable, "total_params": total, "macs": macs(model)}
+            return counts | ({"weights": found.record()} if found else {})
 
         self.ledger.step(
             "build",
             name,
             inputs={},
-            settings={**options, "arguments": arguments, "row": entry(name).card()},
+            settings={
+                **options,
+                "arguments": arguments,
+                "row": entry(name).card(),
+                **({"weights": identity(name, weights)} if weights else {}),
+            },
             outputs=[file],
             work=work,
         )

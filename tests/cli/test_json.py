@@ -7,7 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import kzoo
 from kzoo.cli import COMMANDS, cli
@@ -22,8 +24,21 @@ CASES = {
     "build": ["build", "lenet5", "-o", "new.keras"],
     "data": ["data", "digits", "--channels", "1"],
     "finetune": ["finetune", "good.keras", "digits", "--epochs", "1", "-o", "trained.keras"],
+    "fewshot": [
+        "fewshot",
+        "good.keras",
+        "digits",
+        "--shots",
+        "1",
+        "2",
+        "--seeds",
+        "2",
+        "-o",
+        "study",
+    ],
     "convert": ["convert", "good.keras", "-o", "new.tflite"],
     "quantize": ["quantize", "good.keras", "--calibrate", "digits", "-o", "int8.tflite"],
+    "predict": ["predict", "digit.png", "--model", "good.tflite"],
     "check": ["check", "good.tflite", "--against", "good.keras", "--data", "digits"],
     "profile": ["profile", "good.tflite", "--min-seconds", "0.1"],
     "run": ["run", "quickstart", *SMALL, "-o", "new_run"],
@@ -36,8 +51,10 @@ KEYS = {
     "build": {"output", "sha256", "params", "macs"},
     "data": {"classes"},
     "finetune": {"output", "sha256", "evaluation", "history", "recipe"},
+    "fewshot": {"model", "split", "rows", "means", "recipe"},
     "convert": {"output", "contents", "max_logit_error"},
     "quantize": {"output", "contents", "agreement"},
+    "predict": {"predictions"},
     "check": {"agreement", "keras", "lite", "failures"},
     "profile": {"model_sha256", "runs", "memory", "environment"},
     "run": {"folder", "rows", "ran", "kept", "failures"},
@@ -52,6 +69,7 @@ def place(trained, lite_float, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     shutil.copy(trained, folder / "good.keras")
     shutil.copy(lite_float, folder / "good.tflite")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "digit.png")
     kzoo.run("quickstart", SMALL, output=folder / "run")
     return folder
 

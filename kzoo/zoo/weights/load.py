@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kzoo.errors import BadInputError, MissingError
 from kzoo.fetch import fetch
-from kzoo.files import sha256
+from kzoo.files import existing, sha256
 from kzoo.progress import Progress, silent
 from kzoo.registry import LAYER_NAME, Entry, entry
 from kzoo.zoo.build import drawn
@@ -86,7 +86,7 @@ def pretrained(
         UsageError, MissingError, BadInputError: as `kzoo.build`.
     """
     row, notes = entry(name), []
-    if Path(weights).is_file() or os.sep in str(weights):
+    if _is_file(weights):
         file = Path(weights)
         values = read_weights(file)
         source, said = _recognized(name, file, values)
@@ -107,6 +107,22 @@ def pretrained(
         classes = ()
     crop = source.size / source.resize if source else 1.0
     return Pretrained(model, notes, source, file, classes, crop)
+
+
+def identity(name: str, weights: str | os.PathLike) -> dict:
+    """What tells weights from others, before they are downloaded: the key of what is made of them.
+
+    Raises:
+        UsageError: there is no such tag.
+        MissingError: there is no such file.
+    """
+    if _is_file(weights):
+        return {"sha256": sha256(existing(weights, "the weights"))}
+    return dataclasses.asdict(find(name, str(weights)))
+
+
+def _is_file(weights: str | os.PathLike) -> bool:
+    return Path(weights).is_file() or os.sep in str(weights)
 
 
 def located(source: Weights, *, offline: bool = False, progress: Progress = silent) -> Path:
