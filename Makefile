@@ -26,6 +26,7 @@ bench: .venv/kzoo
 	$(BIN)/python tools/bench/startup.py
 	$(BIN)/python tools/bench/conversion.py
 	$(BIN)/python tools/bench/build.py
+	$(BIN)/python tools/bench/features.py
 
 # docs/zoo.md: hours, on a machine that does nothing else; stopped at any time, it goes on later.
 zoo: .venv/kzoo

@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import queue
+import resource
 import selectors
 import signal
 import subprocess
@@ -34,6 +35,8 @@ from kzoo.errors import BadInputError, KzooError
 from kzoo.files import DISK_ERRORS
 
 LOG_LINES = 12
+MOST_KEPT = 2 << 30
+"""Bytes: a child that has needed more ends after its answer, as freed memory is not given back."""
 SLICE_SECONDS = 0.5
 
 
@@ -104,6 +107,8 @@ class Worker:
                     f"the child process ended with {_reason(code)}", self._tail(log_start)
                 )
             result = json.loads(answer)
+            if result["peak"] > MOST_KEPT:
+                self._kill()
             if "errno" in result:
                 raise OSError(result["errno"], result["message"])
             if "error" in result:
@@ -250,7 +255,9 @@ def _serve(answers_fd: int) -> None:
                 )
             sys.stdout.flush()
             sys.stderr.flush()
-            answers.write(json.dumps(answer) + "\n")
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            answers.write(json.dumps({**answer, "peak": peak}) + "\n")
             answers.flush()
 
 

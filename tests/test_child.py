@@ -62,6 +62,9 @@ def noise(value):
     os.write(2, b"\\xff\\x00" * 100_000)
     return value
 
+def fill(size):
+    return len(b"x" * size)
+
 def spawn():
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
 
@@ -157,6 +160,15 @@ def test_a_worker_is_one_process_until_it_is_closed(worker):
     first = worker.call("child_functions:pid")
     assert worker.call("child_functions:pid") == first
     worker.close()
+    assert gone(first)
+    assert worker.call("child_functions:pid") != first
+
+
+def test_a_worker_that_needed_much_memory_is_replaced(worker, monkeypatch):
+    monkeypatch.setattr(child, "MOST_KEPT", 200 << 20)
+    first = worker.call("child_functions:pid")
+    assert worker.call("child_functions:pid") == first
+    assert worker.call("child_functions:fill", size=300 << 20) == 300 << 20
     assert gone(first)
     assert worker.call("child_functions:pid") != first
 

@@ -40,6 +40,12 @@ from kzoo.cli.terminal import (
     help="A phase such as 'epochs: 5, trainable: head, learning_rate: 1e-3'; may be repeated. "
     "Replaces the options above.",
 )
+@click.option(
+    "--augment",
+    multiple=True,
+    help="none, light, strong, or a layer of Keras such as random_flip or 'mix_up: {alpha: 0.2}'; "
+    "may be repeated.  [default: none]",
+)
 @click.option("--batch-size", default=32, show_default=True, help="Images per step.")
 @click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh rare classes up.")
 @click.option(
@@ -74,8 +80,8 @@ from kzoo.cli.terminal import (
 @force_option
 @json_option
 def command(
-    model, data, output, epochs, learning_rate, optimizer, schedule, trainable, phases, force,
-    as_json, **options,
+    model, data, output, epochs, learning_rate, optimizer, schedule, trainable, phases, augment,
+    force, as_json, **options,
 ) -> None:  # fmt: skip
     """Train the .keras file MODEL on the images of DATA (see `kzoo data`).
 
@@ -89,6 +95,7 @@ def command(
         --phase "epochs: 3, trainable: head" --phase "epochs: 10, learning_rate: 1e-4"
     """
     from kzoo.files import new_output
+    from kzoo.learn.augment import parse_augment
     from kzoo.learn.finetune import finetune
     from kzoo.learn.phase import Phase, parse_phase
     from kzoo.report.plots import curves
@@ -103,6 +110,7 @@ def command(
             model,
             data,
             phases=chosen,
+            augment=parse_augment(augment),
             output=output,
             force=force,
             progress=progress,

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import bar, json_option, pairs, show, table
+from kzoo.cli.terminal import Several, bar, json_option, pairs, show, table
 from kzoo.report.table import kilobytes
-
-
-class Threads(click.Option):
-    """``--threads 1 2 4``: as many numbers as follow."""
-
-    def add_to_parser(self, parser, ctx):
-        super().add_to_parser(parser, ctx)
-        known = parser._long_opt["--threads"]
-        process = known.process
-
-        def greedy(value, state):
-            process(value, state)
-            while state.rargs and state.rargs[0].isdigit():
-                process(state.rargs.pop(0), state)
-
-        known.process = greedy
 
 
 @click.command("profile")
 @click.argument("model", type=click.Path())
 @click.option(
     "--threads",
-    cls=Threads,
+    cls=Several,
     type=int,
-    multiple=True,
     default=[1],
     show_default="1",
     help="One or several counts, as in --threads 1 2 4.",

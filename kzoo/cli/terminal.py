@@ -50,12 +50,13 @@ def data_options(command: Callable) -> Callable:
         click.option(
             "--validation",
             type=float,
-            help="Share for validation.  [default: 0.15; check, quantize: as in training]",
+            help="Share for validation.  "
+            "[default: 0.15; check, evaluate, quantize: as in training]",
         ),
         click.option(
             "--test",
             type=float,
-            help="Share for the test.  [default: 0.15; check, quantize: as in training]",
+            help="Share for the test.  [default: 0.15; check, evaluate, quantize: as in training]",
         ),
         click.option(
             "--bad",
@@ -71,6 +72,32 @@ def data_options(command: Callable) -> Callable:
     for option in reversed(options):
         gathered = option(gathered)
     return gathered
+
+
+class Several(click.Option):
+    """``--threads 1 2 4``: as many values as follow, up to the first that is none of its type."""
+
+    def __init__(self, *names, **settings):
+        super().__init__(*names, multiple=True, **settings)
+
+    def add_to_parser(self, parser, ctx):
+        super().add_to_parser(parser, ctx)
+        known = parser._long_opt[self.opts[0]]
+        process = known.process
+
+        def greedy(value, state):
+            process(value, state)
+            while state.rargs and self._fits(state.rargs[0], ctx):
+                process(state.rargs.pop(0), state)
+
+        known.process = greedy
+
+    def _fits(self, value: str, ctx: click.Context) -> bool:
+        try:
+            self.type.convert(value, self, ctx)
+        except click.BadParameter:
+            return False
+        return True
 
 
 class Size(click.ParamType):

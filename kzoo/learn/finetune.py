@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -14,28 +13,20 @@ import numpy as np
 
 from kzoo.data.dataset import Dataset
 from kzoo.environment import environment
-from kzoo.errors import BadInputError, KzooError, UsageError, nearest
+from kzoo.errors import UsageError, nearest
 from kzoo.files import digest, new_output, sha256
-from kzoo.learn.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
-from kzoo.learn.evaluate import Evaluation, outputs, score, softmax
+from kzoo.learn.augment import Augment, augmentation
+from kzoo.learn.checkpoint import drop_checkpoints
+from kzoo.learn.evaluate import Evaluation
 from kzoo.learn.inputs import matching_data
+from kzoo.learn.loop import Loop, Plan, evaluate
 from kzoo.learn.optimizer import make_optimizer
-from kzoo.learn.phase import Phase, as_phase, set_trainable
-from kzoo.network.model_file import (
-    functional,
-    gives_probabilities,
-    keras_name,
-    opened,
-    read_notes,
-    save_model,
-)  # fmt: skip
+from kzoo.learn.phase import Phase, as_phase, layer_groups, set_trainable
+from kzoo.network.model_file import keras_name, opened, read_notes, save_model
 from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
     import keras
-
-DIVERGED = 1000
-"""An epoch's mean loss of so many times the first step's, or chance's, is no training any more."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +75,7 @@ def finetune(
     batch_size: int = 32,
     class_weights: str | Mapping[str, float] | None = None,
     label_smoothing: float = 0.0,
+    augment: Augment = "none",
     auxiliary_weight: float = 0.3,
     early_stopping: int | None = None,
     monitor: str = "val_loss",
@@ -110,6 +102,9 @@ def finetune(
         batch_size: images per step; an incomplete last batch is left out of the epoch.
         class_weights: "balanced" (n / (classes * count)), a weight per class name, or None.
         label_smoothing: share of the label's weight spread over all classes, [0, 1).
+        augment: of the training images: "none", "light" (flips and shifts), "strong" (with small
+            turns, zooms and changes of brightness, MixUp and random erasing), or any augmentation
+            layers of Keras, by name or as a mapping of ``name`` and arguments, in their order.
         auxiliary_weight: weight of the loss of every auxiliary head, for models that have them: 0.3
             in GoogLeNet (Szegedy et al. 2014, section 5), 0.4 in Inception v3.
         early_stopping: end a phase after so many epochs without a better ``monitor``, and go back
@@ -152,30 +147,34 @@ def finetune(
         )
     batch_size = min(batch_size, len(data.splits["train"]))
     weights = _class_weights(class_weights, data)
+    plan = Plan(
+        phases=phases,
+        batch_size=batch_size,
+        class_weights=weights,
+        label_smoothing=label_smoothing,
+        head_weights=head_weights,
+        augment=augmentation(augment),
+        early_stopping=early_stopping,
+        monitor=monitor,
+        seed=seed,
+    )
     recipe = {
+        **asdict(plan),
         "weights": _weights_digest(model),
         "data": data.fingerprint,
-        "phases": [asdict(phase) for phase in phases],
-        "batch_size": batch_size,
         "class_weights": None if weights is None else weights.tolist(),
-        "label_smoothing": label_smoothing,
-        "head_weights": head_weights,
-        "early_stopping": early_stopping,
-        "monitor": monitor,
-        "seed": seed,
         "computed_by": {name: environment()[name] for name in ("backend", "packages")},
     }
     folder = output and output.with_name(f"{output.name}.checkpoints") / digest(recipe)[:16]
     flags = {layer: layer.trainable for layer in model.layers}
     try:
         for phase in phases:  # a mistake in the last one is not told after hours in the first
-            set_trainable(model, phase.trainable)
+            set_trainable(model, phase.trainable, phase.batch_norm)
             make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
-        loop = _Loop(
-            model, head_weights, data, phases, batch_size, weights, label_smoothing, seed, folder,
-            progress,
-        )  # fmt: skip
-        loop.run(early_stopping, monitor, checkpoint_seconds)
+            if phase.decay < 1:
+                layer_groups(model)
+        loop = Loop(model, data, plan, folder, progress)
+        loop.run(checkpoint_seconds)
         evaluation = evaluate(loop.classifier, data, progress=progress)
     finally:
         for layer, flag in flags.items():
@@ -194,205 +193,6 @@ def finetune(
         sha256=sha256(output) if output else None,
         stopped_early=loop.stopped_early,
     )
-
-
-def evaluate(
-    model: keras.Model, data: Dataset, *, split: str | None = None, progress: Progress = silent
-) -> Evaluation:
-    """Evaluates a model on a split of a dataset, the test split by default; see `Evaluation`."""
-    split = split or data.evaluation_split
-    found = outputs(model, data.images, data.splits[split], progress)
-    probabilities = found if gives_probabilities(model) else softmax(found)
-    return score(probabilities, data.labels[data.splits[split]], split)
-
-
-class _Loop:
-    """The state of a training: position, history, best weights; everything a checkpoint holds."""
-
-    def __init__(
-        self, model, head_weights, data, phases, batch_size, weights, smoothing, seed, folder,
-        progress,
-    ):  # fmt: skip
-        self.model, self.data, self.phases, self.batch_size = model, data, phases, batch_size
-        self.classifier, self.head_weights = functional(model), head_weights
-        self.weights, self.smoothing, self.seed = weights, smoothing, seed
-        self.folder, self.progress = folder, progress
-        self.train = data.splits["train"]
-        self.steps = max(1, len(self.train) // batch_size)
-        self.total = self.steps * sum(phase.epochs for phase in phases)
-        self.history: list[dict] = []
-        self.best: dict = {}
-        self.best_weights: list[np.ndarray] | None = None
-        self.stopped_early = False
-        self.first_loss: float | None = None
-        self.epoch_sums = {"objective": 0.0, "loss": 0.0, "accuracy": 0.0, "seconds": 0.0}
-        self.step_now = 0
-        self.start = (0, 0, 0)
-        self.saved = time.monotonic()
-
-    def run(self, patience: int | None, monitor: str, checkpoint_seconds: float) -> None:
-        found = load_checkpoint(self.folder) if self.folder else None
-        if found:
-            self.start = tuple(found[1]["position"])
-        else:
-            _seed_variables(self.model, self.seed)
-        self.checkpoint_seconds = checkpoint_seconds
-        for index in range(self.start[0], len(self.phases)):
-            self._compile(index)
-            if found:
-                self._restore(*found)
-                found = None
-            first_epoch, first_step = self.start[1:] if index == self.start[0] else (0, 0)
-            for epoch in range(first_epoch, self.phases[index].epochs):
-                stop = self._epoch(index, epoch, first_step, patience, monitor)
-                first_step = 0
-                if stop:
-                    self.stopped_early |= epoch + 1 < self.phases[index].epochs
-                    break
-            if patience is not None and self.best_weights is not None:
-                self.model.set_weights(self.best_weights)
-            else:  # the averaged weights of {"name": "adam", "use_ema": true}
-                self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-            self.best, self.best_weights = {}, None
-
-    def _compile(self, index: int) -> None:
-        import keras
-
-        phase = self.phases[index]
-        set_trainable(self.model, phase.trainable)
-        from_logits = not gives_probabilities(self.model)
-        loss = keras.losses.CategoricalCrossentropy(
-            from_logits=from_logits, label_smoothing=self.smoothing
-        )
-        # Unweighted and without smoothing, so that they compare with those of validation.
-        metrics = [
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=from_logits),
-        ]
-        heads = len(self.head_weights)
-        self.model.compile(
-            optimizer=make_optimizer(
-                phase.optimizer, phase.learning_rate, phase.schedule, self.steps * phase.epochs
-            ),
-            loss=[loss] * heads,
-            loss_weights=self.head_weights,
-            metrics=[metrics, *[[]] * (heads - 1)],
-        )
-        self.model.optimizer.build(self.model.trainable_variables)
-
-    def _epoch(
-        self, index: int, epoch: int, first: int, patience: int | None, monitor: str
-    ) -> bool:
-        """Trains one epoch from step ``first``, appends its row; returns whether to stop."""
-        classes = np.eye(len(self.data.classes), dtype=np.float32)
-        heads = len(self.head_weights)
-        main = f"{self.model.output_names[0]}_" if heads > 1 else ""
-        number = sum(phase.epochs for phase in self.phases[:index]) + epoch
-        order = self.data.order("train", self.seed, number)
-        started = time.monotonic()
-        if first == 0:
-            self.epoch_sums = dict.fromkeys(self.epoch_sums, 0.0)
-        started -= self.epoch_sums["seconds"]
-        label = f"train: epoch {epoch + 1}/{self.phases[index].epochs}"
-        if self.history and self.history[-1]["val_accuracy"] is not None:
-            label += f", validation accuracy {self.history[-1]['val_accuracy']:.3f}"
-        for step in range(first, self.steps):
-            chosen = np.sort(order[step * self.batch_size : (step + 1) * self.batch_size])
-            labels = self.data.labels[chosen]
-            targets = classes[labels]
-            logs = self.model.train_on_batch(
-                self.data.images[chosen].astype(np.float32),
-                [targets] * heads if heads > 1 else targets,
-                None if self.weights is None else self.weights[labels],
-                return_dict=True,
-            )
-            if not math.isfinite(logs["loss"]):
-                raise BadInputError(
-                    f"the loss became {logs['loss']} in epoch {epoch + 1}, step {step + 1}: the "
-                    "training diverged; lower the learning rate"
-                )
-            self.first_loss = float(logs["loss"]) if self.first_loss is None else self.first_loss
-            self.epoch_sums["objective"] += logs["loss"]
-            self.epoch_sums["loss"] += logs[f"{main}log_loss"]
-            self.epoch_sums["accuracy"] += logs[f"{main}accuracy"]
-            self.epoch_sums["seconds"] = time.monotonic() - started
-            self.step_now = number * self.steps + step + 1
-            self.progress(label, self.step_now, self.total)
-            if step + 1 < self.steps:
-                self._checkpoint((index, epoch, step + 1))
-        return self._close_epoch(index, epoch, started, patience, monitor)
-
-    def _close_epoch(self, index, epoch, started, patience, monitor) -> bool:
-        rate = float(np.asarray(self.model.optimizer.learning_rate))
-        loss = self.epoch_sums["objective"] / self.steps
-        # Saturated activations keep a diverged loss finite: 1e5 to 1e8 was seen at a rate of 1e6.
-        if loss > DIVERGED * max(self.first_loss, math.log(len(self.data.classes))):
-            raise BadInputError(
-                f"the loss rose from {self.first_loss:.3g} to {loss:.3g} in epoch {epoch + 1}: the "
-                "training diverged; lower the learning rate"
-            )
-        row = {
-            "phase": index + 1,
-            "epoch": len(self.history) + 1,
-            "objective": loss,
-            "loss": self.epoch_sums["loss"] / self.steps,
-            "accuracy": self.epoch_sums["accuracy"] / self.steps,
-            "val_loss": None,
-            "val_accuracy": None,
-            "learning_rate": rate,
-        }
-        if len(self.data.splits["validation"]):
-            validation = evaluate(self.classifier, self.data, split="validation")
-            row["val_loss"], row["val_accuracy"] = validation.log_loss, validation.accuracy
-        row["seconds"] = round(time.monotonic() - started, 3)
-        self.history.append(row)
-        stop = False
-        if patience is not None:
-            sign = -1 if monitor == "val_loss" else 1
-            value = sign * row[monitor]
-            if not self.best or value > self.best["value"]:
-                self.best = {"value": value, "epoch": epoch}
-                self.best_weights = self.model.get_weights()
-            stop = epoch - self.best["epoch"] >= patience
-        if not stop:
-            self._checkpoint((index, epoch + 1, 0))
-        return stop
-
-    def _variables(self) -> list:
-        """Weights, seed states and the optimizer's: what a step reads and writes."""
-        return [*self.model.variables, *self.model.optimizer.variables]
-
-    def _checkpoint(self, position: tuple[int, int, int]) -> None:
-        if not self.folder or time.monotonic() - self.saved < self.checkpoint_seconds:
-            return
-        arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(self._variables())}
-        arrays |= {f"best{i}": array for i, array in enumerate(self.best_weights or ())}
-        state = {
-            "position": position,
-            "history": self.history,
-            "best": self.best,
-            "epoch_sums": self.epoch_sums,
-            "stopped_early": self.stopped_early,
-            "first_loss": self.first_loss,
-            "names": [variable.path for variable in self._variables()],
-        }
-        save_checkpoint(self.folder, self.step_now, arrays, state)
-        self.saved = time.monotonic()
-
-    def _restore(self, arrays: dict, state: dict) -> None:
-        variables = self._variables()
-        if len(variables) != len(state["names"]):
-            raise KzooError(
-                f"the checkpoint in {self.folder} has {len(state['names'])} variables, the model "
-                f"has {len(variables)}; it was written by another version: remove that folder"
-            )
-        for i, variable in enumerate(variables):
-            variable.assign(arrays[f"v{i}"])
-        self.history, self.best = state["history"], state["best"]
-        self.epoch_sums, self.stopped_early = state["epoch_sums"], state["stopped_early"]
-        self.first_loss = state["first_loss"]
-        best = [arrays[f"best{i}"] for i in range(len(arrays) - len(variables))]
-        self.best_weights = best or None
 
 
 def _check_arguments(
@@ -437,10 +237,3 @@ def _weights_digest(model: keras.Model) -> str:
     for weight in model.weights:
         state.update(np.ascontiguousarray(weight).tobytes())
     return state.hexdigest()
-
-
-def _seed_variables(model: keras.Model, seed: int) -> None:
-    """Makes dropout a function of ``seed``: a loaded model's generators start at random."""
-    states = [variable for variable in model.variables if "seed_generator_state" in variable.path]
-    for i, state in enumerate(states):
-        state.assign(np.array([seed, i], dtype=np.asarray(state).dtype))

@@ -11,31 +11,27 @@ from kzoo.data.load import load_data
 from kzoo.errors import BadInputError
 
 
-def matching_data(
+def matching_images(
     image: Sequence[int],
-    classes: int,
     data: Dataset | str | os.PathLike,
     notes: Mapping[str, object] | None = None,
     **options: object,
 ) -> Dataset:
-    """Returns ``data``, loaded at the model's input size if it is a path.
+    """Returns ``data``, loaded at the model's input size if it is a path, whatever its classes.
 
     Args:
         image: the model's input, (h, w, c).
-        classes: the number of its outputs.
         data: a dataset, or what `kzoo.load_data` takes.
         notes: of the model's file (`read_notes`). Its split is the default one,
             so that no image it was trained on is taken for a test.
         options: further arguments of `kzoo.load_data` when ``data`` is a path.
 
     Raises:
-        BadInputError: image size, channels, number or names of the classes differ.
+        BadInputError: image size or channels differ.
     """
     height, width, channels = image
-    notes = notes or {}
-    names = notes.get("classes", ())
     if not isinstance(data, Dataset):
-        options = {**notes.get("split", {}), **options}
+        options = {**(notes or {}).get("split", {}), **options}
         data = load_data(data, size=(height, width), channels=channels, **options)
     if data.images.shape[1:] != (height, width, channels):
         raise BadInputError(
@@ -43,6 +39,28 @@ def matching_data(
             f"{' x '.join(map(str, data.images.shape[1:]))}; load it with "
             f"size=({height}, {width}), channels={channels}"
         )
+    return data
+
+
+def matching_data(
+    image: Sequence[int],
+    classes: int,
+    data: Dataset | str | os.PathLike,
+    notes: Mapping[str, object] | None = None,
+    **options: object,
+) -> Dataset:
+    """As `matching_images`, where the model's outputs have to be the classes of ``data``.
+
+    Args:
+        image, data, options: as there.
+        classes: the number of the model's outputs.
+        notes: of the model's file; the names of its classes count, too.
+
+    Raises:
+        BadInputError: image size, channels, number or names of the classes differ.
+    """
+    names = (notes or {}).get("classes", ())
+    data = matching_images(image, data, notes, **options)
     if classes != len(data.classes):
         raise BadInputError(
             f"the model has {classes} classes, {data.source} has {len(data.classes)} "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kzoo.errors import UsageError, nearest
+import numpy as np
+
+from kzoo.learn.named import named, short
 
 if TYPE_CHECKING:
     import keras
@@ -20,6 +21,8 @@ def make_optimizer(
     learning_rate: float,
     schedule: str | Mapping[str, object],
     steps: int,
+    groups: Sequence[str] = (),
+    decay: float = 1.0,
 ) -> keras.optimizers.Optimizer:
     """An optimizer of `keras.optimizers` with a schedule of `keras.optimizers.schedules`.
 
@@ -27,39 +30,59 @@ def make_optimizer(
         optimizer: a name ("adam", "sgd", "rmsprop", ...), or a mapping with ``name`` and the
             class's own arguments, ``{"name": "sgd", "momentum": 0.9}``.
         learning_rate: the initial one, or the peak of a schedule with warm-up.
-        schedule: "constant", a name ("cosine", "exponential", "polynomial", "inverse_time",
-            "cosine_restarts", "piecewise_constant"), or a mapping as above. Steps that are not
-            given are the whole phase's.
+        schedule: "constant", a name ("one_cycle", "cosine", "exponential", "polynomial",
+            "inverse_time", "cosine_restarts", "piecewise_constant"), or a mapping as above. Steps
+            that are not given are the whole phase's.
         steps: optimizer steps in the phase.
+        groups: regular expressions of variables' paths, from the last layers to the first: the rate
+            of each is ``decay`` times that of the one before, the first's being ``learning_rate``.
+        decay: layer-wise decay of the rate (Howard, Ruder 2018, section 3.2; they used 1 / 2.6).
 
     Raises:
         UsageError: an unknown name or argument, with the nearest.
     """
     import keras
 
-    rate = _schedule(schedule, learning_rate, steps)
-    return _made(keras.optimizers, keras.optimizers.Optimizer, "optimizer", optimizer)(
-        learning_rate=rate
+    make = named(
+        keras.optimizers, keras.optimizers.Optimizer, "optimizer", optimizer, without=WRAPPERS
     )
+    made = [
+        make(learning_rate=_schedule(schedule, learning_rate * decay**i, steps))
+        for i in range(max(1, len(groups)))
+    ]
+    if decay == 1 or len(groups) < 2:
+        return made[0]
+    chosen = dict(zip(groups, made, strict=True))
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(made[0], chosen))
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The rate of the next step; of the last layers where it differs by layer."""
+    inner = getattr(optimizer, "optimizers", None) or [optimizer]
+    return float(np.asarray(inner[0].learning_rate))
 
 
 def _schedule(schedule, learning_rate, steps):
     import keras
 
-    name = _short(schedule if isinstance(schedule, str) else str(schedule.get("name", "")))
+    name = short(schedule if isinstance(schedule, str) else str(schedule.get("name", "")))
     if name == "constant":
         return learning_rate
-    if isinstance(schedule, Mapping) and "warmup_steps" in schedule and name == "cosine":
+    start = learning_rate
+    if name == "one_cycle":
+        # Smith, Topin 2017 (arXiv:1708.07120), section 4: up, down, and on to nothing.
+        given = {} if isinstance(schedule, str) else schedule
+        schedule = {"warmup_steps": round(0.3 * steps), "alpha": 1e-4, **given, "name": "cosine"}
+        start = learning_rate / 25
+    elif name == "cosine" and isinstance(schedule, Mapping) and "warmup_steps" in schedule:
+        start = 0.0
+    if start != learning_rate:
         # Keras counts decay_steps after the warm-up; the phase's end is where the rate should be 0.
         steps = max(1, steps - int(schedule["warmup_steps"]))
         schedule = {"warmup_target": learning_rate, **schedule}
-        learning_rate = 0.0
-    make = _made(
-        keras.optimizers.schedules,
-        keras.optimizers.schedules.LearningRateSchedule,
-        "schedule",
-        schedule,
-        also=("constant",),
+    base = keras.optimizers.schedules.LearningRateSchedule
+    make = named(
+        keras.optimizers.schedules, base, "schedule", schedule, also=("constant", "one_cycle")
     )
     if name.startswith("piecewise"):
         return make()
@@ -70,38 +93,4 @@ def _schedule(schedule, learning_rate, steps):
     own = {key: value for key, value in own.items() if key not in given}
     if name in ("exponential", "inverse_time"):
         own = {"decay_rate": 0.5, **own} if "decay_rate" not in given else own
-    return make(initial_learning_rate=learning_rate, **own)
-
-
-def _made(module, base, what: str, chosen, also: tuple[str, ...] = ()):
-    """A function that makes the chosen class with the user's arguments and those it is given."""
-    settings = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
-    name = str(settings.pop("name", ""))
-    classes = {
-        _short(key): value
-        for key, value in vars(module).items()
-        if isinstance(value, type)
-        and issubclass(value, base)
-        and value is not base
-        and key not in WRAPPERS
-    }
-    if _short(name) not in classes:
-        known = sorted({*classes, *also})
-        raise UsageError(
-            f"no {what} of Keras is called {name!r}{nearest(_short(name), known)} "
-            f"(known: {', '.join(known)})"
-        )
-
-    def make(**arguments):
-        try:
-            return classes[_short(name)](**{**arguments, **settings})
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{what} {name!r}: {error}") from error
-
-    return make
-
-
-def _short(name: str) -> str:
-    """``CosineDecay``, ``cosine_decay`` and ``cosine`` are one name, as ``AdamW`` and ``adamw``."""
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
-    return snake.replace("_decay", "")
+    return make(initial_learning_rate=start, **own)

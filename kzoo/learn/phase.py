@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import yaml
 
-from kzoo.errors import UsageError, nearest
+from kzoo.errors import UsageError, nearest, one_of
 
 if TYPE_CHECKING:
     import keras
+
+BATCH_NORM = ("batch", "frozen")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,12 @@ class Phase:
             ``("head", "stage4")``; the others are frozen, their BatchNorm too (it then uses its
             stored statistics).
         optimizer, schedule: as `kzoo.learn.optimizer.make_optimizer` takes them.
-        learning_rate: the initial one.
+        learning_rate: the initial one, of the last layers.
+        decay: layer-wise decay of the learning rate: the factor from one stage of the network to
+            the one before it, (0, 1].
+        batch_norm: "batch" (statistics of the batch, which the stored ones follow), or "frozen":
+            also where the layers around are trained, it uses its stored statistics and keeps its
+            scale and offset, as fits small datasets and small batches.
     """
 
     epochs: int = 15
@@ -34,6 +42,8 @@ class Phase:
     optimizer: str | Mapping[str, object] = "adam"
     learning_rate: float = 1e-3
     schedule: str | Mapping[str, object] = "cosine"
+    decay: float = 1.0
+    batch_norm: str = "batch"
 
     def __post_init__(self) -> None:
         if not isinstance(self.epochs, int) or self.epochs < 1:
@@ -41,6 +51,9 @@ class Phase:
         rate = self.learning_rate
         if not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
             raise UsageError(f"a learning rate is a number above 0; {rate!r} was given")
+        if not isinstance(self.decay, (int, float)) or not 0 < self.decay <= 1:
+            raise UsageError(f"decay is above 0 and at most 1; {self.decay!r} was given")
+        one_of("batch_norm", self.batch_norm, BATCH_NORM)
 
 
 def as_phase(phase: Phase | Mapping[str, object]) -> Phase:
@@ -68,8 +81,10 @@ def parse_phase(text: str) -> Phase:
     return as_phase(values)
 
 
-def set_trainable(model: keras.Model, trainable: str | Sequence[str]) -> None:
-    """Freezes all layers but those that start with a prefix.
+def set_trainable(
+    model: keras.Model, trainable: str | Sequence[str], batch_norm: str = "batch"
+) -> None:
+    """Freezes all layers but those that start with a prefix; BatchNorm with ``batch_norm`` frozen.
 
     Raises:
         UsageError: a prefix fits no layer, or nothing is left to train.
@@ -83,7 +98,26 @@ def set_trainable(model: keras.Model, trainable: str | Sequence[str]) -> None:
                 f"no layer of {model.name} starts with {prefix!r}{nearest(prefix, known)} "
                 f"(its layers start with {', '.join(known[:12])})"
             )
+    import keras
+
     for layer in model.layers:
-        layer.trainable = "all" in prefixes or layer.name.startswith(prefixes)
+        frozen = batch_norm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = ("all" in prefixes or layer.name.startswith(prefixes)) and not frozen
     if not model.trainable_variables:
         raise UsageError(f"nothing to train: no layer that starts with {prefixes} has weights")
+
+
+def layer_groups(model: keras.Model) -> list[str]:
+    """The stages of a network from its head to its stem, as patterns of their variables' paths.
+
+    Raises:
+        UsageError: its layers are not named by stages.
+    """
+    found = {re.match(r"stage\d+|stem|head|", layer.name)[0] for layer in model.layers}
+    stages = sorted((name for name in found if name.startswith("stage")), key=lambda n: int(n[5:]))
+    if not stages:
+        raise UsageError(
+            f"layer-wise decay needs layers named stage1_1*, stage2_1*, ...; {model.name} has none"
+        )
+    order = ["head", *reversed(stages), "stem"]
+    return [rf"{name}(_[^/]*)?/.*" for name in order if name in found]

@@ -104,7 +104,7 @@ def write_lite(model, output, quantization, io, head, calibration, force, progre
                 quantization=quantization,
                 io=io,
                 head=head,
-                notes={key: read_notes(path)[key] for key in ("classes", "crop")},
+                notes=read_notes(path),
                 work=work,
             )
         except ChildCrashed as crash:

@@ -88,12 +88,12 @@ def run(file: str, images_file: str, folder: str, threads: int) -> int:
 
 
 def infer(data: bytes, images: np.ndarray, threads: int) -> list[np.ndarray]:
-    """Invokes a model's bytes on uint8 images (n, h, w, c), one by one.
+    """Invokes a model's bytes on uint8 images (n, h, w, c), as many at once as it was made for.
 
     Returns one float32 array (n, ...) per output of the model, dequantized.
 
     Raises:
-        BadInputError: the model's input is not one image of this size, or of an unknown dtype.
+        BadInputError: the model's input is not images of this size, or of an unknown dtype.
     """
     from ai_edge_litert.interpreter import Interpreter
 
@@ -119,11 +119,17 @@ def infer(data: bytes, images: np.ndarray, threads: int) -> list[np.ndarray]:
             "uint8, int8 or float32 is expected"
         )
     collected = [np.empty((len(images), *d["shape"][1:]), np.float32) for d in results]
-    for i, image in enumerate(images):
-        interpreter.set_tensor(inputs[0]["index"], encode(image[None]))
+    size = int(inputs[0]["shape"][0])
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        count = len(batch)
+        if count < size:
+            batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
+        interpreter.set_tensor(inputs[0]["index"], encode(batch))
         interpreter.invoke()
         for values, detail in zip(collected, results, strict=True):
-            values[i] = _real(interpreter.get_tensor(detail["index"])[0], detail["quantization"])
+            found = interpreter.get_tensor(detail["index"])[:count]
+            values[start : start + count] = _real(found, detail["quantization"])
     return collected
 
 

@@ -34,7 +34,7 @@ def translate(
         quantization: "float32" or "int8".
         io: dtype of the image input; for int8 also of the output.
         head: "probabilities" or "logits".
-        notes: to store: the names of the classes, what is cropped from an image.
+        notes: to store, see `kzoo.network.model_file.read_notes`.
         work: a folder. For int8 it holds ``calibration.npy``, uint8 (n, h, w, c). ``images.npy``,
             uint8, and ``expected.npy``, Keras' outputs on them, are written there.
     """

@@ -1,11 +1,13 @@
-"""The outputs of a network's stages, for detection, segmentation and distillation."""
+"""Where a network is cut: its stages, the features that enter its classifier, its logits."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kzoo.errors import BadInputError
+from kzoo.errors import BadInputError, UsageError, nearest
+from kzoo.network.graph import calls, graph_of
 
 if TYPE_CHECKING:
     import keras
@@ -27,13 +29,61 @@ def stage_features(model: keras.Model) -> keras.Model:
     """
     import keras
 
-    last = {}
-    for operation in model.operations:
-        if found := STAGE.fullmatch(operation.name):
-            last[found[1]] = operation.output
+    last = _stages(model)
     if not last:
         raise BadInputError(
             f"{model.name} has no layer named stage1_1*, stage2_1*, ...: its stages are unknown"
         )
-    ordered = sorted(last.items(), key=lambda stage: int(stage[0].removeprefix("stage")))
-    return keras.Model(model.inputs[0], dict(ordered), name=f"{model.name}_stages")
+    return keras.Model(model.inputs[0], last, name=f"{model.name}_stages")
+
+
+def cut_names(model: keras.Model) -> list[str]:
+    """Where a functional classifier can be cut, from its input on: "stage1", ..., "head", "logits".
+
+    "stage1", "stage2", ... are the last outputs of the stages, as `stage_features` gives them;
+    "head" is what enters the classifier, the last layer with weights; "logits" is the output, also
+    where that is probabilities.
+    """
+    return [*_stages(model), "head", "logits"]
+
+
+def cut_tensors(model: keras.Model, cuts: Sequence[str]) -> dict[str, keras.KerasTensor]:
+    """The tensors of a functional classifier at some of its cuts, see `cut_names`.
+
+    Raises:
+        UsageError: the network has no such cut.
+        BadInputError: "head" is asked of a network that does not end in one classifying layer.
+    """
+    stages, known = _stages(model), cut_names(model)
+    for cut in cuts:
+        if cut not in known:
+            raise UsageError(
+                f"{model.name} cannot be cut at {cut!r}{nearest(cut, known)} "
+                f"(its cuts are {', '.join(known)})"
+            )
+    own = {"head": _before_classifier, "logits": lambda model: model.outputs[0]}
+    return {cut: own[cut](model) if cut in own else stages[cut] for cut in cuts}
+
+
+def _before_classifier(model: keras.Model) -> keras.KerasTensor:
+    makers = {id(output): node for node in calls(model) for output in node.outputs}
+    node = makers[id(model.outputs[0])]
+    # Behind it stand an activation, a pooling or a softmax at most.
+    while not getattr(node.operation, "weights", ()) and len(node.input_tensors) == 1:
+        if id(node.input_tensors[0]) not in makers:
+            break
+        node = makers[id(node.input_tensors[0])]
+    if len(node.input_tensors) != 1 or graph_of(node.operation):
+        raise BadInputError(
+            f"the classifier of {model.name} is unknown: {node.operation.name!r} is no single "
+            "layer; cut the network at a stage or at its logits"
+        )
+    return node.input_tensors[0]
+
+
+def _stages(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    last = {}
+    for operation in model.operations:
+        if found := STAGE.fullmatch(operation.name):
+            last[found[1]] = operation.output
+    return dict(sorted(last.items(), key=lambda stage: int(stage[0].removeprefix("stage"))))

@@ -111,21 +111,25 @@ def read_notes(path: str | os.PathLike) -> dict:
         `kzoo.load_data` that decided which images it was trained on; ``crop``: the share of the
         shorter side of an image that the network is given. Empty, and 1, where not known.
     """
-    found = {"classes": [], "split": {}, "crop": 1.0}
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(NOTES).file_size > MAX_NOTES:
-                return found
-            given = json.loads(archive.read(NOTES))
-        classes, split, crop = (given.get(key) for key in found)
-        if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-            found["classes"] = classes
-        if isinstance(split, dict) and set(split) <= {"seed", "validation", "test"}:
-            found["split"] = split
-        if isinstance(crop, float) and 0.1 <= crop <= 1:
-            found["crop"] = crop
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile):
+            if archive.getinfo(NOTES).file_size <= MAX_NOTES:
+                return checked_notes(json.loads(archive.read(NOTES)))
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
         pass
+    return checked_notes({})
+
+
+def checked_notes(given: object) -> dict:
+    """What `read_notes` returns, of notes from a file that may be anybody's."""
+    found = {"classes": [], "split": {}, "crop": 1.0}
+    classes, split, crop = (given.get(key) if isinstance(given, dict) else None for key in found)
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        found["classes"] = classes
+    if isinstance(split, dict) and set(split) <= {"seed", "validation", "test"}:
+        found["split"] = split
+    if isinstance(crop, float) and 0.1 <= crop <= 1:
+        found["crop"] = crop
     return found
 
 

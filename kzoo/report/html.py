@@ -7,11 +7,15 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kzoo.files import disk_errors, sha256, write_bytes
 from kzoo.report import plots, sections
 from kzoo.report.records import Records, damaged, ledger, read_records
 from kzoo.report.table import format_rows, rows
+
+if TYPE_CHECKING:
+    import jinja2
 
 LARGEST_TILE = 192
 """Pixels; the report shows samples at half of it, and 24 of them should not weigh megabytes."""
@@ -32,7 +36,7 @@ def write_report(folder: str | os.PathLike) -> Path:
     with disk_errors(records.folder / "plots"):
         (records.folder / "plots").mkdir(exist_ok=True)
     header, cells = format_rows(summary)
-    page = _template().render(
+    page = template("report.html").render(
         name=records.name,
         date=max((record["date"] for record in records.all()), default="")[:16].replace("T", " "),
         version=next(
@@ -60,7 +64,8 @@ def write_report(folder: str | os.PathLike) -> Path:
     return path
 
 
-def _template():
+def template(name: str) -> jinja2.Template:
+    """One of the pages of this room. What is put into it is text, whatever it holds."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -70,7 +75,7 @@ def _template():
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def _model(records: Records, model: str, row: Mapping) -> dict:
@@ -93,7 +98,7 @@ def _figures(records: Records, model: str) -> dict[str, str]:
         path = records.folder / "plots" / f"{model}.{name}.png"
         with damaged(ledger(records.folder, model, step)):
             plot(path)
-        drawn[name] = _data_uri(path.read_bytes())
+        drawn[name] = data_uri(path.read_bytes())
 
     if (trained := records.result(model, "finetune")) and trained.get("history"):
         draw("curves", "finetune", lambda path: plots.curves(trained["history"], path))
@@ -111,7 +116,7 @@ def _figures(records: Records, model: str) -> dict[str, str]:
     return drawn
 
 
-def _data_uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
@@ -171,5 +176,5 @@ def _tiles(strip: Path, outputs: Mapping[str, str], samples: Mapping) -> list[st
             tile.thumbnail((LARGEST_TILE, LARGEST_TILE))
             buffer = io.BytesIO()
             tile.save(buffer, "PNG")
-            tiles.append(_data_uri(buffer.getvalue()))
+            tiles.append(data_uri(buffer.getvalue()))
     return tiles

@@ -54,7 +54,7 @@ STYLE = {
 
 
 @contextlib.contextmanager
-def _figure(path: str | os.PathLike, width: float, height: float, title: str) -> Iterator[Figure]:
+def drawn(path: str | os.PathLike, width: float, height: float, title: str) -> Iterator[Figure]:
     """A figure of inches, written to ``path`` at the end."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ def curves(history: Sequence[Mapping], path: str | os.PathLike, title: str = "")
         title: above the figure.
     """
     epochs = [row["epoch"] for row in history]
-    with _figure(path, 6.2, 5.2, title) as figure:
+    with drawn(path, 6.2, 5.2, title) as figure:
         loss, accuracy, rate = figure.subplots(
             3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 1]}
         )
@@ -187,7 +187,7 @@ def confusion(
     size = len(counts)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     inches = min(10.5, max(4.4, 2.2 + 0.36 * size if size <= NUMBERS_FIT else 5.5 + 0.055 * size))
-    with _figure(path, inches + 0.6, inches, title) as figure:
+    with drawn(path, inches + 0.6, inches, title) as figure:
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
         ticks = np.arange(0, size, 1 if size <= NAMES_FIT else math.ceil(size / 40))
@@ -269,7 +269,7 @@ def latency(profiles: Mapping[str, Mapping], path: str | os.PathLike, title: str
     times = [np.maximum(np.asarray(run["samples_ms"], float), 1e-6) for _, _, run in rows]
     low, high = min(map(np.min, times)), max(map(np.max, times))
     edges = np.geomspace(low / 1.03, high * 1.03, 160)
-    with _figure(path, 6.2, 1.3 + 0.72 * len(rows), title) as figure:
+    with drawn(path, 6.2, 1.3 + 0.72 * len(rows), title) as figure:
         axes = figure.subplots()
         for place, ((_, name, run), samples) in enumerate(zip(rows, times, strict=True)):
             color = FILES.get(name, GREEN)
@@ -351,7 +351,7 @@ def sizes(contents: Mapping[str, Mapping], path: str | os.PathLike, title: str =
     """
     from matplotlib.patches import Patch
 
-    with _figure(path, 6.2, 1.35 + 0.78 * len(contents), title) as figure:
+    with drawn(path, 6.2, 1.35 + 0.78 * len(contents), title) as figure:
         axes = figure.subplots()
         used = {}
         longest = max(each["bytes"] for each in contents.values()) / 1000
@@ -411,7 +411,7 @@ def accuracy_against_latency(
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    with _figure(path, 9.4, 9.6, title) as figure:
+    with drawn(path, 9.4, 9.6, title) as figure:
         panels = figure.subplots(2, 1, sharex=True, sharey=True)
         for axes, (kind, color) in zip(panels, FILES.items(), strict=True):
             known = sorted(points, key=lambda point: point[kind])

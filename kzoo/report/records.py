@@ -109,14 +109,17 @@ def ledger(folder: Path, model: str, step: str) -> Path:
 
 
 @contextlib.contextmanager
-def damaged(path: Path) -> Iterator[None]:
-    """Turns what a record with a missing or a wrong field causes into a BadInputError naming it."""
+def damaged(path: Path, command: str = "kzoo run") -> Iterator[None]:
+    """Turns what a record with a missing or a wrong field causes into a BadInputError naming it.
+
+    ``command`` is what writes the record again.
+    """
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise BadInputError(
-            f"{str(path)!r} is damaged ({reason}); remove it and do its step again with kzoo run"
+            f"{str(path)!r} is damaged ({reason}); remove it and do its step again with {command}"
         ) from error
 
 

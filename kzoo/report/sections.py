@@ -413,19 +413,24 @@ def environments(records: Records) -> list[dict]:
         else:
             found.append({"environment": environment, "steps": [step]})
     for each in found:
-        machine = each["environment"].get("machine", {})
-        memory = machine.get("memory_bytes")
-        each["facts"] = [
-            ("processor", machine.get("processor")),
-            ("vector instructions", ", ".join(machine.get("simd") or ())),
-            ("usable cores", machine.get("cores")),
-            ("memory", f"{memory / 1e9:.1f} GB" if memory else None),
-            ("system", f"{machine.get('system', '')} {machine.get('architecture', '')}".strip()),
-            ("Python", each["environment"].get("python")),
-            ("Keras backend", each["environment"].get("backend")),
-            *each["environment"].get("packages", {}).items(),
-        ]
+        each["facts"] = environment_facts(each["environment"])
     return found
+
+
+def environment_facts(environment: Mapping) -> list[tuple[str, object]]:
+    """A record's machine and versions, name by name."""
+    machine = environment.get("machine", {})
+    memory = machine.get("memory_bytes")
+    return [
+        ("processor", machine.get("processor")),
+        ("vector instructions", ", ".join(machine.get("simd") or ())),
+        ("usable cores", machine.get("cores")),
+        ("memory", f"{memory / 1e9:.1f} GB" if memory else None),
+        ("system", f"{machine.get('system', '')} {machine.get('architecture', '')}".strip()),
+        ("Python", environment.get("python")),
+        ("Keras backend", environment.get("backend")),
+        *environment.get("packages", {}).items(),
+    ]
 
 
 def device_states(records: Records) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from kzoo.errors import MissingError, UsageError, nearest
+from kzoo.learn.phase import BATCH_NORM
 from kzoo.runs.shipped import shipped_configs
 from kzoo.zoo.blocks import FLAVOURS, NORMS
 from kzoo.zoo.build import MAX_SEED
@@ -66,6 +67,8 @@ class PhaseConfig(_Section):
     optimizer: str | dict[str, object] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
     schedule: str | dict[str, object] = "cosine"
+    decay: float = Field(1.0, gt=0, le=1)
+    batch_norm: Literal[BATCH_NORM] = "batch"
 
 
 class TrainConfig(PhaseConfig):
@@ -78,6 +81,7 @@ class TrainConfig(PhaseConfig):
     batch_size: int = Field(32, ge=1)
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    augment: str | list[str | dict[str, object]] = "none"
     auxiliary_weight: float | None = Field(None, ge=0, allow_inf_nan=False)
     early_stopping: int | None = Field(None, ge=1)
     monitor: Literal["val_loss", "val_accuracy"] = "val_loss"

@@ -75,6 +75,7 @@ def test_the_file_is_the_model_with_its_classes_and_no_checkpoints_left(two_phas
     assert read_notes(training.output) == {
         "classes": list(few_digits.classes),
         "split": few_digits.split_settings,
+        "crop": 1.0,
     }
     assert training.classes == few_digits.classes
     assert same(load_model(training.output).get_weights(), training.model.get_weights())

@@ -103,3 +103,13 @@ def test_cosine_with_warm_up_peaks_at_the_rate_and_ends_at_zero(name):
 def test_an_unknown_name_or_argument_is_the_user_s_error(optimizer, schedule, message):
     with pytest.raises(UsageError, match=message):
         make_optimizer(optimizer, 0.1, schedule, 10)
+
+
+def test_one_cycle_rises_to_the_peak_and_falls_to_nothing():
+    found = rates(make_optimizer("adam", 0.5, "one_cycle", 100), 100)
+    assert found[0] == pytest.approx(0.5 / 25)
+    assert found.argmax() == 30
+    assert found.max() == pytest.approx(0.5)
+    assert found[99] < 1e-3 * 0.5
+    assert (np.diff(found[:31]) > 0).all()
+    assert (np.diff(found[31:]) < 0).all()

@@ -44,10 +44,11 @@ def arguments_of(data: str, model: Path, output: Path) -> dict:
         "data": data,
         "data_options": {"validation": 0.2, "test": 0.2},
         "phases": [
-            {"epochs": 2, "learning_rate": 0.003},
+            {"epochs": 2, "learning_rate": 0.003, "decay": 0.5},
             {"epochs": 2, "learning_rate": 0.01, "optimizer": {"name": "sgd", "momentum": 0.9}},
         ],
         "label_smoothing": 0.1,
+        "augment": ["random_flip", {"name": "mix_up", "alpha": 0.4}],
         "early_stopping": 3,
         "seed": 3,
         "output": str(output),

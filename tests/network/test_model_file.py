@@ -18,6 +18,8 @@ from kzoo.network.model_file import (
 )
 from kzoo.zoo.build import build
 
+NOTHING = {"classes": [], "split": {}, "crop": 1.0}
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -76,16 +78,16 @@ def test_the_optimizer_stays_out_of_the_file(model, tmp_path):
 
 def test_a_file_without_notes_has_none(model, tmp_path):
     model.save(tmp_path / "plain.keras")
-    assert read_notes(tmp_path / "plain.keras") == {"classes": [], "split": {}}
-    assert read_notes(tmp_path / "gone.keras") == {"classes": [], "split": {}}
+    assert read_notes(tmp_path / "plain.keras") == NOTHING
+    assert read_notes(tmp_path / "gone.keras") == NOTHING
     (tmp_path / "text.keras").write_text("text")
-    assert read_notes(tmp_path / "text.keras") == {"classes": [], "split": {}}
+    assert read_notes(tmp_path / "text.keras") == NOTHING
     huge = '{"classes": ["' + "x" * 2_000_000 + '"]}'
     for notes in ("5", '{"classes": 5}', "[]", "{", '{"split": {"path": "/"}}', huge):
         model.save(tmp_path / "odd.keras")
         with zipfile.ZipFile(tmp_path / "odd.keras", "a") as archive:
             archive.writestr("kzoo.json", notes)
-        assert read_notes(tmp_path / "odd.keras") == {"classes": [], "split": {}}
+        assert read_notes(tmp_path / "odd.keras") == NOTHING
 
 
 @pytest.mark.parametrize("name", ["lenet5", "googlenet"])  # the latter calls keras.ops

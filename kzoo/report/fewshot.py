@@ -1,0 +1,158 @@
+"""The page of a few-shot study, its figures and its table, from its record alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kzoo.files import disk_errors, existing, read_json, write_bytes
+from kzoo.report import fewshot_plots as plots
+from kzoo.report.html import data_uri, template
+from kzoo.report.records import damaged
+from kzoo.report.sections import duration, environment_facts
+from kzoo.report.table import NOTHING
+
+COLUMNS = (
+    "cut", "head", "temperature", "shots", "seed", "train_accuracy", "accuracy", "log_loss",
+    "penalty", "iterations", "seconds",
+)  # fmt: skip
+RECORD, TABLE, PAGE = "fewshot.json", "fewshot.csv", "report.html"
+
+
+def write_fewshot(folder: str | os.PathLike) -> Path:
+    """Writes ``fewshot.csv``, ``plots/*.png`` and ``report.html`` beside ``fewshot.json``.
+
+    The page is self-contained, and the same record gives the same bytes.
+
+    Raises:
+        MissingError: the record is not there, or the folder cannot be written to.
+        BadInputError: the record is damaged.
+    """
+    folder = Path(folder)
+    file = existing(folder / RECORD, "the record")
+    record = read_json(file)
+    with disk_errors(folder / "plots"):
+        (folder / "plots").mkdir(exist_ok=True)
+    with damaged(file, "kzoo fewshot"):
+        result = record["result"]
+        table = _csv(result["rows"])
+        page = template("fewshot.html").render(
+            name=f"{result['model']} with few images of {result['recipe']['source']}",
+            date=record["date"][:16].replace("T", " "),
+            version=record["environment"].get("packages", {}).get("kzoo"),
+            verdict=verdict(result["means"]),
+            facts=_facts(result),
+            tables=[_table(result["means"], head) for head in _heads(result)],
+            split=f"{result['count']:,} {result['split']} images",
+            seeds=result["recipe"]["seeds"],
+            figures=_figures(result, folder / "plots"),
+            environment=environment_facts(record["environment"]),
+            files=[TABLE, RECORD],
+        )
+    write_bytes(folder / TABLE, table.encode("utf-8", errors="replace"))
+    path = folder / PAGE
+    write_bytes(path, page.encode("utf-8", errors="replace"))
+    return path
+
+
+def verdict(means: Sequence[Mapping]) -> str:
+    """The best head at the most images per class, in a line."""
+    most = max(row["shots"] for row in means)
+    best = max((row for row in means if row["shots"] == most), key=lambda row: row["accuracy"])
+    images = f"{most} image{'s' * (most > 1)} per class"
+    return f"With {images}, {_named(best)} does best: {_percent(best)} right."
+
+
+def _named(row: Mapping) -> str:
+    if row["head"] == "logits-T":
+        return f"softmax over the source network's classes at T = {row['temperature']:g}"
+    return f"{row['head']} on {row['cut']}"
+
+
+def _percent(row: Mapping) -> str:
+    interval = row["accuracy_interval"]
+    half = f" ± {50 * (interval[1] - interval[0]):.1f}" if interval else ""
+    return f"{100 * row['accuracy']:.1f}{half} %"
+
+
+def _heads(result: Mapping) -> list[str]:
+    return list(dict.fromkeys(row["head"] for row in result["means"]))
+
+
+def _facts(result: Mapping) -> list[tuple[str, object]]:
+    recipe, seconds = result["recipe"], result["seconds"]
+    height, width = recipe["size"]
+    return [
+        ("network", result["model"]),
+        ("data", recipe["source"]),
+        ("classes", f"{len(result['classes']):,}"),
+        ("input", f"{height} × {width}"),
+        ("tested on", f"{result['count']:,} {result['split']} images"),
+        ("draws", recipe["seeds"]),
+        ("features", f"{recipe['engine']}, {duration(seconds['features'])}"),
+        ("heads trained", f"{len(result['rows']):,} in {duration(seconds['heads'])}"),
+    ]
+
+
+def _table(means: Sequence[Mapping], head: str) -> dict:
+    """Accuracy and log-loss of a head: a row per cut or temperature, a column per shots."""
+    rows = [row for row in means if row["head"] == head]
+    shots = list(dict.fromkeys(row["shots"] for row in rows))
+    key = "temperature" if head == "logits-T" else "cut"
+    lines = []
+    for value in dict.fromkeys(row[key] for row in rows):
+        of_shots = {row["shots"]: row for row in rows if row[key] == value}
+        lines.append(
+            {
+                "name": f"T = {value:g}" if key == "temperature" else value,
+                "accuracy": [_percent(of_shots[n]) if n in of_shots else NOTHING for n in shots],
+                "loss": [
+                    f"{of_shots[n]['log_loss']:.3f}" if n in of_shots else NOTHING for n in shots
+                ],
+            }
+        )
+    return {"head": head, "shots": shots, "lines": lines}
+
+
+def _figures(result: Mapping, folder: Path) -> list[dict]:
+    """Draws what the rows allow: title, caption and picture of each figure."""
+    means, rows = result["means"], result["rows"]
+    linear = [row for row in means if row["head"] != "logits-T"]
+    softened = [row for row in means if row["head"] == "logits-T"]
+    soft = [row for row in rows if row["head"] == "softmax"]
+    softened_rows = [row for row in rows if row["head"] == "logits-T"]
+    wanted = [
+        (means, "shots", "Accuracy per shots", lambda path: plots.per_shots(means, path)),
+        (linear, "depth", "Accuracy per depth", lambda path: plots.per_depth(linear, path)),
+        (
+            softened, "temperature", "Accuracy and log-loss per temperature",
+            lambda path: plots.per_temperature(softened, path),
+        ),
+        (
+            soft, "iterations", "Per iteration, softmax on features",
+            lambda path: plots.per_iteration(soft, "cut", path),
+        ),
+        (
+            softened_rows, "iterations_temperature", "Per iteration, softmax on logits over T",
+            lambda path: plots.per_iteration(softened_rows, "temperature", path),
+        ),
+    ]  # fmt: skip
+    found = []
+    for needed, name, title, plot in wanted:
+        if not needed or (name == "depth" and len({row["cut"] for row in linear}) < 2):
+            continue
+        path = folder / f"{name}.png"
+        plot(path)
+        found.append({"title": title, "image": data_uri(path.read_bytes())})
+    return found
+
+
+def _csv(rows: Sequence[Mapping]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

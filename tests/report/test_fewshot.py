@@ -1,0 +1,158 @@
+"""The page of a few-shot study says what its record says, and stands alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from kzoo.errors import BadInputError, MissingError
+from kzoo.report.fewshot import verdict, write_fewshot
+
+HOSTILE = "<script>alert(1)</script>"
+SHOTS = (1, 4, 16)
+
+
+def row(cut, head, temperature, shots, seed) -> dict:
+    right = 0.1 + 0.02 * shots + 0.01 * seed + 0.1 * (cut == "head")
+    curve = {
+        f"{part}{key}": [1.0, 0.5, right][: 2 + seed]
+        for part in ("", "train_")
+        for key in ("loss", "accuracy")
+    }
+    return {
+        "cut": cut, "head": head, "temperature": temperature, "shots": shots, "seed": seed,
+        "train_accuracy": 1.0, "accuracy": right, "log_loss": 2 - right, "penalty": 0.1,
+        "iterations": 3, "seconds": 0.01, "curve": None if head == "ridge" else curve,
+    }  # fmt: skip
+
+
+def write_study(folder, heads=("softmax", "ridge", "logits-T"), cuts=("stage4", "head"), seeds=2):
+    """A study's record without its page; returns its folder."""
+    settings = [(cut, head, None) for cut in cuts for head in heads if head != "logits-T"]
+    settings += [("logits", "logits-T", T) for T in (1, 2.5)] * ("logits-T" in heads)
+    rows = [
+        row(*each, shots, seed) for each in settings for shots in SHOTS for seed in range(seeds)
+    ]
+    means = []
+    for cut, head, T in settings:
+        for shots in SHOTS:
+            right = row(cut, head, T, shots, 0)["accuracy"]
+            interval = [right - 0.05, right + 0.05] if seeds > 1 else None
+            loss = [2 - right - 0.1, 2 - right + 0.1] if seeds > 1 else None
+            means.append(
+                {
+                    "cut": cut,
+                    "head": head,
+                    "temperature": T,
+                    "shots": shots,
+                    "seeds": seeds,
+                    "accuracy": right,
+                    "accuracy_interval": interval,
+                    "log_loss": 2 - right,
+                    "log_loss_interval": loss,
+                }
+            )
+    result = {
+        "model": "net", "classes": ["a", "b"], "split": "validation", "count": 341, "rows": rows,
+        "means": means, "seconds": {"features": 61.2, "heads": 3.25},
+        "recipe": {
+            "source": HOSTILE, "size": [96, 128], "seeds": seeds, "shots": list(SHOTS),
+            "engine": "keras 3.15",
+        },
+    }  # fmt: skip
+    environment = {"python": "3.11.7", "packages": {"kzoo": "0.1.0"}, "machine": {"cores": 2}}
+    record = {"step": "fewshot", "date": "2026-11-22T07:22:06+00:00", "environment": environment}
+    folder.mkdir()
+    (folder / "fewshot.json").write_text(json.dumps(record | {"result": result}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = write_study(tmp_path_factory.mktemp("fewshot") / "study")
+    assert write_fewshot(folder) == folder / "report.html"
+    return folder
+
+
+def test_the_page_stands_alone_and_trusts_no_text(study):
+    page = (study / "report.html").read_text()
+    assert HOSTILE not in page
+    assert "&lt;script&gt;" in page
+    assert "default-src 'none'" in page
+    assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', page)
+    assert page.count("data:image/png;base64,") == 5
+
+
+def test_the_page_says_what_the_record_says(study):
+    page = (study / "report.html").read_text()
+    assert "With 16 images per class, softmax on head does best: 52.0 ± 5.0 % right." in page
+    for said in (
+        "96 × 128", "341 validation images", "T = 2.5", "42.0 ± 5.0 %", "1.580", "1 min 1 s",
+        "the mean of 2 draws", "kzoo 0.1.0",
+    ):  # fmt: skip
+        assert said in page, said
+
+
+def test_the_table_has_a_line_for_every_head_that_was_trained(study):
+    with open(study / "fewshot.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows = json.loads((study / "fewshot.json").read_text())["result"]["rows"]
+    assert len(lines) == len(rows) == (2 * 2 + 2) * 3 * 2
+    for line, row in zip(lines, rows, strict=True):
+        for key, value in line.items():
+            assert value == ("" if row[key] is None else str(row[key]))
+    assert "curve" not in lines[0]
+
+
+def test_every_figure_is_drawn(study):
+    names = ("shots", "depth", "temperature", "iterations", "iterations_temperature")
+    for name in names:
+        with Image.open(study / "plots" / f"{name}.png") as image:
+            assert min(image.size) > 400
+            assert len(image.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_the_same_record_gives_the_same_bytes(study, tmp_path):
+    other = write_study(tmp_path / "again")
+    write_fewshot(other)
+    for name in ("report.html", "fewshot.csv"):
+        assert (other / name).read_bytes() == (study / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "figures"),
+    [
+        ({"heads": ("ridge",), "seeds": 1}, ["depth", "shots"]),
+        ({"heads": ("ridge",), "cuts": ("head",)}, ["shots"]),
+        ({"heads": ("logits-T",)}, ["iterations_temperature", "shots", "temperature"]),
+        ({"heads": ("softmax",), "cuts": ("head",)}, ["iterations", "shots"]),
+    ],
+    ids=str,
+)
+def test_only_what_was_asked_is_drawn(options, figures, tmp_path):
+    folder = write_study(tmp_path / "study", **options)
+    page = write_fewshot(folder).read_text()
+    assert sorted(path.stem for path in (folder / "plots").iterdir()) == figures
+    assert page.count("data:image/png") == len(figures)
+    assert ("±" in page) == (options.get("seeds") != 1)
+
+
+def test_a_single_draw_has_no_interval():
+    mean = {"cut": "head", "head": "ridge", "shots": 1, "accuracy": 0.5, "accuracy_interval": None}
+    assert verdict([mean]) == "With 1 image per class, ridge on head does best: 50.0 % right."
+
+
+def test_a_missing_and_a_damaged_record_are_told(tmp_path):
+    with pytest.raises(MissingError, match=r"fewshot\.json"):
+        write_fewshot(tmp_path)
+    folder = write_study(tmp_path / "study")
+    record = json.loads((folder / "fewshot.json").read_text())
+    del record["result"]["means"]
+    (folder / "fewshot.json").write_text(json.dumps(record))
+    with pytest.raises(BadInputError, match=r"fewshot\.json.*means.*kzoo fewshot"):
+        write_fewshot(folder)
+    assert not (folder / "report.html").exists()
