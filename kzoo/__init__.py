@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kzoo.compress.reparameterize import reparameterize
     from kzoo.data.load import load_data
+    from kzoo.learn.fewshot import fewshot
     from kzoo.learn.finetune import finetune
     from kzoo.lite.check import check
     from kzoo.lite.convert import convert
+    from kzoo.lite.evaluate import evaluate
     from kzoo.lite.predict import predict
     from kzoo.lite.quantize import quantize
     from kzoo.measure.profile import profile
@@ -29,10 +31,12 @@ _API = {
     "list_models": "kzoo.registry",
     "load_data": "kzoo.data.load",
     "finetune": "kzoo.learn.finetune",
+    "fewshot": "kzoo.learn.fewshot",
     "reparameterize": "kzoo.compress.reparameterize",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
     "check": "kzoo.lite.check",
+    "evaluate": "kzoo.lite.evaluate",
     "predict": "kzoo.lite.predict",
     "profile": "kzoo.measure.profile",
     "run": "kzoo.runs.steps",
@@ -43,6 +47,8 @@ __all__ = [
     "build",
     "check",
     "convert",
+    "evaluate",
+    "fewshot",
     "finetune",
     "list_models",
     "load_data",

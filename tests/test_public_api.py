@@ -54,7 +54,8 @@ def test_importing_kzoo_imports_nothing_heavy():
 
 
 def test_records_are_typed():
-    for name in ("finetune", "convert", "quantize", "check", "profile", "run"):
+    verbs = ("finetune", "fewshot", "convert", "quantize", "evaluate", "check", "profile", "run")
+    for name in verbs:
         function = getattr(kzoo, name)
         module = sys.modules[function.__module__]
         record = getattr(module, function.__annotations__["return"], None)

@@ -16,6 +16,17 @@ from kzoo.cli.terminal import (
 from kzoo.report.table import kilobytes
 from kzoo.zoo.build import MAX_SEED
 
+split_option = click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    help="Which images.  [default: test, or validation where there is no test]",
+)
+split_seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    help="Of the split.  [default: as the model was trained, else 0]",
+)
+
 
 @click.command("check")
 @click.argument("file", type=click.Path())
@@ -28,21 +39,13 @@ from kzoo.zoo.build import MAX_SEED
     shell_complete=complete_data,
     help="Labelled images (see `kzoo data`).",
 )
-@click.option(
-    "--split",
-    type=click.Choice(["train", "validation", "test"]),
-    help="Which images.  [default: test, or validation where there is no test]",
-)
+@split_option
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many images.")
 @click.option("--min-agreement", type=float, help="Gate: share of equal top-1, such as 0.98.")
 @click.option("--max-drop", type=float, help="Gate: accuracy lost, in percentage points.")
 @click.option("--max-float-ops", type=int, help="Gate: float operators in an integer file.")
 @data_options
-@click.option(
-    "--seed",
-    type=click.IntRange(0, MAX_SEED),
-    help="Of the split.  [default: as the model was trained, else 0]",
-)
+@split_seed_option
 @json_option
 def command(file, data_options, seed, as_json, **options) -> int:
     """Compare the .tflite FILE with the Keras model it came from, on real images.

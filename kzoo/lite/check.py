@@ -15,6 +15,7 @@ from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.learn.evaluate import Evaluation, score, softmax
 from kzoo.learn.inputs import matching_data
+from kzoo.lite.classify import FLOOR, evaluated, gives_logits, least_probability
 from kzoo.lite.convert import model_path, shown
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
@@ -23,9 +24,6 @@ from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
     import keras
-
-FLOOR = 1 / 512
-"""Half a step of a uint8 output: probabilities below it are not told apart, in either log-loss."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +108,8 @@ def check(
                 f"{file} takes {contents.input['shape'][1:]} images, {shown(against)} "
                 f"{net['input']}: it was not made from this model"
             )
-        split = split or data.evaluation_split
-        if split not in data.splits or not len(data.splits[split]):
-            raise UsageError(f"the dataset has no split {split!r} with images in it")
-        indices = data.splits[split][:limit]
+        split, indices = evaluated(data, split)
+        indices = indices[:limit]
         progress("run the Keras model", 0, len(indices))
         expected, probabilities_only = _keras_outputs(path, against, data, indices)
     found, logits = lite_outputs(file, data.images_file, indices, progress=progress)
@@ -122,17 +118,17 @@ def check(
             f"{file} gives {found.shape[1:]} outputs, {shown(against)} {expected.shape[1:]}"
         )
 
-    gives_logits = logits is None and not _are_probabilities(found)
-    lite_probabilities = softmax(found) if gives_logits else found
+    of_logits = gives_logits(found, logits)
+    lite_probabilities = softmax(found) if of_logits else found
     keras_probabilities = expected if probabilities_only else softmax(expected)
-    if probabilities_only or (logits is None and not gives_logits):
+    if probabilities_only or (logits is None and not of_logits):
         compared = "log-probabilities"
         pair = [np.log(np.maximum(p, FLOOR)) for p in (keras_probabilities, lite_probabilities)]
     else:
         compared, pair = "logits", [expected, found if logits is None else logits]
     errors = np.abs(pair[0] - pair[1])
     labels = data.labels[indices]
-    floor = FLOOR if "int8" in contents.output["dtype"] else 1e-7
+    floor = least_probability(contents)
     evaluations = [
         score(p, labels, split, floor) for p in (keras_probabilities, lite_probabilities)
     ]
@@ -167,10 +163,6 @@ def _keras_outputs(path, against, data: Dataset, indices: np.ndarray) -> tuple[n
                 folder=folder,
             )
         return np.load(f"{folder}/keras.npy"), probabilities_only
-
-
-def _are_probabilities(values: np.ndarray) -> bool:
-    return bool((values >= 0).all() and np.abs(values.sum(axis=1) - 1).max() < 0.05)
 
 
 def _failures(

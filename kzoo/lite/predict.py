@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +13,7 @@ from kzoo.data.decode import decode
 from kzoo.data.item import BadImage, Item
 from kzoo.errors import BadInputError, UsageError
 from kzoo.files import existing
-from kzoo.learn.evaluate import softmax
-from kzoo.lite.inspect import inspect
-from kzoo.lite.interpret import lite_outputs
-from kzoo.network.model_file import gives_probabilities, opened, read_notes
+from kzoo.lite.classify import classifier, probabilities
 
 if TYPE_CHECKING:
     import keras
@@ -51,19 +47,14 @@ def predict(
     """
     if top < 1:
         raise UsageError(f"top is at least 1; {top} was given")
-    if isinstance(model, (str, os.PathLike)) and Path(model).suffix == ".tflite":
-        contents = inspect(model)
-        shape, notes = contents.input["shape"][1:], contents.notes
-    else:
-        notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
-        model = opened(model)
-        shape = model.inputs[0].shape[1:]
-    crop = crop or notes.get("crop") or 1.0
-    pixels = np.stack([_pixels(path, tuple(shape), crop) for path in images])
-    outputs = _outputs(model, pixels)
-    names = classes or notes.get("classes") or [f"class {i}" for i in range(outputs.shape[1])]
-    if len(names) != outputs.shape[1]:
-        raise UsageError(f"the model has {outputs.shape[1]} outputs, {len(names)} names were given")
+    opened = classifier(model)
+    names = classes or opened.notes["classes"] or [f"class {i}" for i in range(opened.classes)]
+    if len(names) != opened.classes:
+        raise UsageError(f"the model has {opened.classes} outputs, {len(names)} names were given")
+    pixels = [_pixels(path, opened.image, crop or opened.notes["crop"]) for path in images]
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        np.save(f"{folder}/images.npy", np.stack(pixels))
+        found = probabilities(opened, f"{folder}/images.npy", np.arange(len(pixels)))
     return [
         {
             "image": str(path),
@@ -72,7 +63,7 @@ def predict(
                 for i in values.argsort()[::-1][:top]
             ],
         }
-        for path, values in zip(images, outputs, strict=True)
+        for path, values in zip(images, found, strict=True)
     ]
 
 
@@ -87,14 +78,3 @@ def _pixels(path: str | os.PathLike, shape: tuple[int, int, int], crop: float) -
         raise BadInputError(f"cannot use the image {str(path)!r}: {error}") from error
     top, left = (high - height) // 2, (wide - width) // 2
     return pixels[top : top + height, left : left + width]
-
-
-def _outputs(model: keras.Model | str | os.PathLike, pixels: np.ndarray) -> np.ndarray:
-    """Probabilities, float32 (n, classes)."""
-    if not isinstance(model, (str, os.PathLike)):
-        found = np.asarray(model.predict_on_batch(pixels.astype(np.float32)), np.float32)
-        return found if gives_probabilities(model) else softmax(found)
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(f"{folder}/images.npy", pixels)
-        found, logits = lite_outputs(model, f"{folder}/images.npy", np.arange(len(pixels)))
-    return found if logits is not None else softmax(found)

@@ -57,6 +57,8 @@ def place(trained, lite_float, tmp_path_factory) -> Path:
     (folder / "list.yaml").write_text("- name\n- models\n")
     (folder / "unsafe.yaml").write_text("name: !!python/object/apply:os.system ['touch pwned']\n")
     (folder / "no_name.yaml").write_text("models: [lenet5]\ndata: {path: digits}\n")
+    (folder / "studied").mkdir()
+    (folder / "studied" / "fewshot.csv").write_text("of great worth")
     (folder / "no_run").mkdir()
     (folder / "no_run" / "thesis.txt").write_text("years of work")
     return folder
@@ -158,7 +160,28 @@ CASES = {
         USAGE, "epochs", "finetune", "good.keras", "digits", "-o", "x.keras",
         "--phase", "epochs: many",
     ),
+    "shots of no number": (
+        USAGE, "valid integer", "fewshot", "good.keras", "digits", "-o", "x", "--shots", "few",
+    ),
+    "weights of a file to study": (
+        USAGE, "go with a name", "fewshot", "good.keras", "digits", "-o", "x", "--size", 32,
+    ),
+    "more shots than images": (
+        USAGE, "'0' has 12", "fewshot", "good.keras", "digits", "-o", "x",
+        "--shots", 500,
+    ),
+    "no such stage": (
+        USAGE, "its cuts are stage1, stage2", "fewshot", "good.keras", "digits", "-o", "x",
+        "--at", "stage7",
+    ),
     # Outputs.
+    "existing study": (USAGE, "--force", "fewshot", "good.keras", "digits", "-o", "studied"),
+    "a file for a study": (
+        USAGE, "exists and is kept", "fewshot", "good.keras", "digits", "-o", "good.keras",
+    ),
+    "no folder for a study": (
+        MISSING, "make it first", "fewshot", "good.keras", "digits", "-o", "no/x",
+    ),
     "existing .keras": (USAGE, "--force", "build", "lenet5", "-o", "kept.keras"),
     "existing .tflite": (USAGE, "--force", "convert", "good.keras", "-o", "kept.tflite"),
     "existing int8 .tflite": (
@@ -184,6 +207,9 @@ CASES = {
     "missing model to train": (
         MISSING, "does not exist", "finetune", "absent.keras", "digits", "-o", "x.keras",
     ),
+    "missing model to study": (
+        MISSING, "does not exist", "fewshot", "absent.keras", "digits", "-o", "x",
+    ),
     "missing model to quantize": (
         MISSING, "does not exist", "quantize", "absent.keras", "--calibrate", "digits", "-o",
         "x.tflite",
@@ -192,6 +218,12 @@ CASES = {
     "missing file to check": (
         MISSING, "does not exist", "check", "absent.tflite", "--against", "good.keras", "--data",
         "digits",
+    ),
+    "missing model to evaluate": (
+        MISSING, "does not exist", "evaluate", "absent.tflite", "digits",
+    ),
+    "missing data to evaluate on": (
+        MISSING, "does not exist", "evaluate", "good.tflite", "absent",
     ),
     "missing data": (MISSING, "does not exist", "data", "absent"),
     "missing word": (MISSING, "did you mean digits", "data", "digit"),
@@ -214,6 +246,11 @@ CASES = {
     "wrong class count to quantize": (
         BAD, "--classes 2", "quantize", "good.keras", "--calibrate", "two", "-o", "x.tflite",
     ),
+    "wrong class count to evaluate": (BAD, "--classes 2", "evaluate", "good.tflite", "two"),
+    "no image to evaluate on": (
+        USAGE, "no split 'validation' with images", "evaluate", "good.tflite", "digits", "--split",
+        "validation", "--validation", 0,
+    ),
     # Models.
     "a Lambda": (BAD, "Lambda", "convert", "lambda.keras", "-o", "x.tflite"),
     "a Lambda to train": (BAD, "Lambda", "finetune", "lambda.keras", "digits", "-o", "x.keras"),
@@ -225,6 +262,11 @@ CASES = {
     "a cut .tflite to check": (
         BAD, "damaged", "check", "cut.tflite", "--against", "good.keras", "--data", "digits",
     ),
+    "a cut .tflite to evaluate": (BAD, "damaged", "evaluate", "cut.tflite", "digits"),
+    "another format to evaluate": (
+        USAGE, ".keras, .h5 or .tflite", "evaluate", "two/cat/0.png", "digits",
+    ),
+    "a Lambda to evaluate": (BAD, "Lambda", "evaluate", "lambda.keras", "digits"),
     "a web page": (BAD, "web page", "profile", "page.tflite"),
     # Configs.
     "missing config": (MISSING, "did you mean quickstart", "run", "quikstart"),
@@ -275,7 +317,9 @@ SLOW = {
     "endless classes",
     "another depth",
     "another layout",
+    "more shots than images",
     "another pool",
+    "a Lambda to evaluate",
     "a Lambda to train",
     "a .tflite as Keras",
     "a cut .keras",

@@ -39,6 +39,7 @@ CASES = {
     "convert": ["convert", "good.keras", "-o", "new.tflite"],
     "quantize": ["quantize", "good.keras", "--calibrate", "digits", "-o", "int8.tflite"],
     "predict": ["predict", "digit.png", "--model", "good.tflite"],
+    "evaluate": ["evaluate", "good.tflite", "digits"],
     "check": ["check", "good.tflite", "--against", "good.keras", "--data", "digits"],
     "profile": ["profile", "good.tflite", "--min-seconds", "0.1"],
     "run": ["run", "quickstart", *SMALL, "-o", "new_run"],
@@ -55,6 +56,7 @@ KEYS = {
     "convert": {"output", "contents", "max_logit_error"},
     "quantize": {"output", "contents", "agreement"},
     "predict": {"predictions"},
+    "evaluate": {"model", "sha256", "data", "classes", "evaluation", "mistakes"},
     "check": {"agreement", "keras", "lite", "failures"},
     "profile": {"model_sha256", "runs", "memory", "environment"},
     "run": {"folder", "rows", "ran", "kept", "failures"},
@@ -122,6 +124,23 @@ def test_what_is_printed_for_people_fits_its_columns(command):
     lines = printed.split("\n\n")[0].splitlines()
     assert len({line.rfind("  ") for line in lines[:1]}) == 1
     assert max(map(len, lines)) <= 100
+
+
+def test_an_evaluation_shows_each_class_and_the_files_it_is_most_wrong_on(command):
+    _, record = command(*CASES["evaluate"], "--json")
+    code, printed = command(*CASES["evaluate"])
+    found = json.loads(record)
+    assert code == 0
+    classes, mistakes, figures = (part.splitlines() for part in printed.split("\n\n"))
+    assert [line.split()[:2] for line in classes[2:]] == [
+        [name, str(row["count"])]
+        for name, row in zip(found["classes"], found["evaluation"]["per_class"], strict=True)
+    ]
+    assert [line.split()[:3] for line in mistakes[2:]] == [
+        [row["path"], row["label"], row["predicted"]] for row in found["mistakes"]
+    ]
+    names = [line.split()[0] for line in figures]
+    assert names == ["accuracy", "top-5", "log-loss", "ECE", "macro-F1"]
 
 
 def test_in_a_process_logs_go_to_stderr(kzoo_command, place, tmp_path):

@@ -20,11 +20,14 @@ OF_DATA = {"validation", "test", "bad", "max_bad", "seed"}
 OF_A_PHASE = set(Phase.__dataclass_fields__)
 DIFFERENCES = {
     # command: (options that the function does not have, parameters that have no option)
-    # The file is the command's; build gives a model.
-    "build": ({"output", "force", "arguments"}, {"variant"}),
+    # The file is the command's; build gives a model, and asks KZOO_OFFLINE.
+    "build": ({"output", "force", "arguments", "offline"}, {"variant"}),
     "data": ({"path"}, {"source"}),
     "finetune": (OF_DATA | OF_A_PHASE, {"data_options"}),
+    # What names a network is the command's, as is what is written.
+    "fewshot": (OF_DATA | {"output", "force", "weights", "offline", "size"}, {"data_options"}),
     "quantize": (OF_DATA, {"data_options"}),
+    "evaluate": (OF_DATA, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
     "profile": (set(), set()),
     "convert": (set(), set()),
@@ -67,12 +70,12 @@ def test_defaults_are_the_functions_defaults(name):
         given = option.type_cast_value(context, option.default) if plain else None
         given = False if option.is_flag else given
         wanted = parameter.default
-        if option.name in ("phases", "trainable"):  # () stands for the function's own
+        if option.name in ("phases", "trainable", "augment"):  # () stands for the function's own
             assert not given
         elif option.name in ("validation", "test"):  # the model's notes may know better
             assert given is None
             assert f"[default: {wanted};" in option.help
-        elif (name, option.name) == ("check", "seed"):  # the same
+        elif name in ("check", "evaluate") and option.name == "seed":  # the same
             assert given is None
             assert f"else {wanted}]" in option.help
         elif option.name == "channels" and name == "data":
@@ -111,3 +114,36 @@ def test_threads_are_as_many_numbers_as_follow(typed, threads, monkeypatch):
 def test_threads_that_are_no_numbers_are_refused(typed):
     done = CliRunner().invoke(cli, ["profile", "m.tflite", *typed.split()])
     assert done.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        ("", {"shots": (1, 2, 4, 8, 16), "at": (), "head": ("softmax", "ridge")}),
+        ("--shots 1 5 --at stage3 head", {"shots": (1, 5), "at": ("stage3", "head")}),
+        ("--at logits --head ridge logits-T", {"at": ("logits",), "head": ("ridge", "logits-T")}),
+        ("--temperature 0.5 2 1e2 --seeds 3", {"temperature": (0.5, 2, 100), "seeds": 3}),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_fewshot_takes_as_many_values_as_follow(typed, asked, first, monkeypatch, tmp_path):
+    found = {}
+
+    def fewshot(model, data, **options):
+        found.update(options, model=model, data=data)
+        raise click.ClickException("enough")
+
+    monkeypatch.setattr("kzoo.learn.fewshot.fewshot", fewshot)
+    places = ["m.keras", "photos", "-o", str(tmp_path / "study")]
+    options = typed.split()
+    CliRunner().invoke(cli, ["fewshot", *(options + places if first else places + options)])
+    assert (found["model"], found["data"]) == ("m.keras", "photos")
+    assert {key: found[key] for key in asked} == asked
+
+
+@pytest.mark.parametrize(
+    "typed", ["--at stage", "--at head stag3", "--head softmax rigde", "--shots"]
+)
+def test_what_is_no_cut_or_head_is_refused(typed):
+    arguments = ["fewshot", "m.keras", "photos", "-o", "study", *typed.split()]
+    assert CliRunner().invoke(cli, arguments).exit_code == 2
