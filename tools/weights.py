@@ -165,10 +165,16 @@ def torchvision_rows() -> list[dict]:
             if each.name not in ("IMAGENET1K_V1", "IMAGENET1K_V2"):
                 continue
             transform, found = each.transforms(), each.meta["_metrics"]["ImageNet-1K"]
+            values = {
+                key: " ".join(f"{255 * value:g}" for value in getattr(transform, key))
+                for key in ("mean", "std")
+            }
+            # Their own first step turns ImageNet's normalization into this one (transform_input).
+            values = HALF if name in ("googlenet_tv", "inception_v3") else values
             rows.append({
                 "name": name, "tag": "tv_in1k" if each.name.endswith("1") else "tv2_in1k",
                 "url": each.url, "digest": "sha256:" + each.url[:-4].rsplit("-", 1)[1],
-                "flavour": "torch", **IMAGENET, "size": transform.crop_size[0],
+                "flavour": "torch", **values, "size": transform.crop_size[0],
                 "resize": transform.resize_size[0],
                 "interpolation": transform.interpolation.value, "labels": "imagenet",
                 "top1": found["acc@1"], "top5": found["acc@5"],

@@ -97,7 +97,7 @@ def command(name, arguments, output, weights, offline, force, as_json, **options
     variant = row.typed_arguments(read_arguments(arguments))
     output = new_output(keras_name(output or f"{name}.keras"), force=force)
     found = None
-    if weights:
+    if weights is not None:
         with bar() as progress:
             found = pretrained(
                 name, weights, offline=offline, progress=progress, **options, **variant

@@ -24,22 +24,34 @@ def command(images, model, weights, offline, top, as_json) -> None:
     """Classify IMAGES.
 
     The names of the classes come from the model's file. An architecture's name stands for its best
-    weights trained on ImageNet, which are downloaded once.
+    pretrained weights, which are downloaded once.
 
     \b
     Examples:
       kzoo predict cat.jpg --model efficientnet_lite0
       kzoo predict photos/*.jpg --model trained.keras --top 3
     """
-    from kzoo.errors import UsageError
+    from kzoo.errors import BadInputError, UsageError
     from kzoo.lite.predict import predict
 
     classes, crop = (), None
     if not model.endswith((".keras", ".h5", ".tflite")):
+        from kzoo.registry import entry
         from kzoo.zoo.weights.load import pretrained
+        from kzoo.zoo.weights.table import weights_of
 
+        if weights is None:
+            known = weights_of(entry(model).name)
+            weights = known[0].tag if known else "imagenet"
         with bar() as progress:
-            found = pretrained(model, weights or "imagenet", offline=offline, progress=progress)
+            found = pretrained(model, weights, offline=offline, progress=progress)
+        for note in found.notes:
+            click.echo(f"note: {note}", err=True)
+        if not found.complete:
+            raise BadInputError(
+                f"the classifier of {model} has no weights in {found.file}; train one: "
+                f"kzoo build {model} --weights {weights}, then kzoo finetune"
+            )
         model, classes, crop = found.model, found.classes, found.crop
     elif weights:
         raise UsageError(f"{model} has weights of its own; --weights goes with a name")

@@ -45,6 +45,10 @@ def predict(
         MissingError, BadInputError: a file is missing, damaged, or none that can be used.
         UsageError: a wrong ``top`` or number of class names.
     """
+    if isinstance(images, (str, os.PathLike)) or not images:
+        raise UsageError(f"a list of image files is expected; {images!r} was given")
+    if crop is not None and not 0.1 <= crop <= 1:
+        raise UsageError(f"crop is from 0.1 to 1; {crop} was given")
     if top < 1:
         raise UsageError(f"top is at least 1; {top} was given")
     opened = classifier(model)
@@ -70,6 +74,8 @@ def predict(
 def _pixels(path: str | os.PathLike, shape: tuple[int, int, int], crop: float) -> np.ndarray:
     """The middle of an image, uint8 ``shape``."""
     height, width, channels = shape
+    if channels not in (1, 3):
+        raise BadInputError(f"the model takes {channels} channels; images have 1 or 3")
     high, wide = round(height / crop), round(width / crop)
     try:
         data = Item(str(path), "", "", existing(path, "the image")).read()

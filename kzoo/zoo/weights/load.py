@@ -37,6 +37,7 @@ class Pretrained:
         file: where the weights were read.
         classes: the names of the outputs; empty if they are not known or the head is new.
         crop: the share of an image's shorter side that the network was tested on.
+        complete: whether no layer keeps the weights it was drawn with.
     """
 
     model: keras.Model
@@ -45,6 +46,7 @@ class Pretrained:
     file: Path
     classes: Sequence[str]
     crop: float
+    complete: bool
 
     @property
     def flavour(self) -> str | None:
@@ -101,12 +103,13 @@ def pretrained(
         row = _as_trained(row, source)
     model, made = drawn(row, seed, **options)
     bgr = bool(source and source.bgr)
-    notes += place(model, made, values, family=row.family, torch=torch, bgr=bgr)
+    placed = place(model, made, values, family=row.family, torch=torch, bgr=bgr)
+    notes += placed.notes
     classes = source.classes if source and source.labels else ()
-    if model.output_shape[-1] != len(classes) or any("drawn anew" in note for note in notes):
+    if model.outputs[0].shape[-1] != len(classes) or "head" in " ".join(placed.anew):
         classes = ()
     crop = source.size / source.resize if source else 1.0
-    return Pretrained(model, notes, source, file, classes, crop)
+    return Pretrained(model, notes, source, file, classes, crop, not placed.anew)
 
 
 def identity(name: str, weights: str | os.PathLike) -> dict:
@@ -118,11 +121,15 @@ def identity(name: str, weights: str | os.PathLike) -> dict:
     """
     if _is_file(weights):
         return {"sha256": sha256(existing(weights, "the weights"))}
-    return dataclasses.asdict(find(name, str(weights)))
+    row = dataclasses.asdict(find(name, str(weights)))
+    return {key: row[key] for key in row if key not in ("top1", "top5", "licence")}
 
 
 def _is_file(weights: str | os.PathLike) -> bool:
-    return Path(weights).is_file() or os.sep in str(weights)
+    """A tag has no suffix."""
+    return isinstance(weights, os.PathLike) or Path(weights).is_file() or bool(
+        Path(weights).suffix or os.sep in weights
+    )  # fmt: skip
 
 
 def located(source: Weights, *, offline: bool = False, progress: Progress = silent) -> Path:
@@ -168,13 +175,16 @@ def _recognized(
         if value and hashes[kind].startswith(value):
             return row, []
     own = all(LAYER_NAME.fullmatch(layer.rpartition("/")[0]) for layer in values)
-    flavour = "torch" if _is_torch(values) else "keras"
-    alike = next((row for row in known if row.flavour == flavour), None)
+    torch = _is_torch(values)
+    alike = next((row for row in known if torch != row.url.endswith(".h5")), None)
     if own or alike is None:
         return None, []
     # Its classes are not ImageNet's for certain.
     alike = dataclasses.replace(alike, labels="")
-    return alike, [f"{file.name} is not a published file; it is taken to be like {alike.tag}"]
+    return alike, [
+        f"{file.name} has no published hash; its normalization and crop are taken to be those of "
+        f"{alike.tag}"
+    ]
 
 
 def _check_finite(values: Mapping[str, np.ndarray], file: Path) -> None:

@@ -8,10 +8,9 @@ whose alphabet is not the order of definition; a file sorted by name is then as 
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,18 +37,35 @@ _ORDER = {
         (r"features\.(conv|norm)0", "0"), (r"denseblock(\d)", r"\1.0"),
         (r"transition(\d)", r"\1.1"), ("norm5", "5"),
     ],
+    "convnext": [(r"downsample_layers\.0", "0"), (r"downsample_layers\.(\d)", r"stages.\1..")],
     "ghostnet": [("primary_conv", "0"), ("cheap_operation", "1"), ("shortcut", "z")],
     "inception_v3": [
         ("branch_pool", "branch0"), (r"branch5x5_|branch3x3_1", "branch2_"),
         (r"branch3x3_2", "branch4"), (r"branch3x3dbl_3(?=[ab])", "branch5"),
     ],
     "mobilenet_v4": [("dw_start", "0"), ("pw_exp", "1"), ("dw_mid", "2"), ("pw_proj", "3")],
-    "repvgg": [("conv_kxk", "0"), ("conv_1x1", "1")],
+    "mobilenet_v2": [("expand_1x1", "0"), ("conv_3x3", "1"), ("reduce_1x1", "2")],
+    "repvgg": [("conv_kxk|rbr_dense", "0"), ("conv_1x1|rbr_1x1", "1"), ("rbr_identity", "z")],
 }  # fmt: skip
 """By family: what is replaced in torch's names, before they are sorted."""
 
+AUXILIARY = "head_aux"
+
 IGNORED = re.compile(r"normalization(_\d+)?")
 """keras.applications' own normalization, which is kzoo's layer ``preprocess``."""
+
+
+@dataclass
+class Placed:
+    """What is not as in the file.
+
+    Attributes:
+        notes: one sentence each: a head drawn anew, a first layer adapted, tensors left out.
+        anew: the layers that keep the weights they were drawn with.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    anew: list[str] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -83,7 +99,7 @@ def place(
     family: str,
     torch: bool,
     bgr: bool = False,
-) -> list[str]:
+) -> Placed:
     """Assigns ``weights`` to the layers of ``model``.
 
     Args:
@@ -94,51 +110,106 @@ def place(
         torch: whether names, order and layouts are torch's, not Keras'.
         bgr: whether the file's network takes blue first; its first layer is turned round.
 
-    Returns:
-        What is not as in the file, one sentence each: a head drawn anew, a first layer adapted,
-        tensors left out.
-
     Raises:
-        BadInputError: the weights are of another network, or hold a NaN.
+        BadInputError: the weights are of another network.
     """
     sources = _units_of_torch(weights, family) if torch else _units_of_keras(weights)
     targets = _units_of_model(model, made if torch else None)
-    first = _units_of_model(model, made)[0].name
-    heads = [unit.name for unit in targets if unit.name == "head" or "aux" in unit.name]
-    notes = []
-    further = [unit for unit in sources if re.match("aux", unit.name, re.IGNORECASE)]
-    if further and "head_aux" not in " ".join(heads):
-        sources = [unit for unit in sources if unit not in further]
-        notes.append(f"auxiliary classifiers left out ({_named(further)})")
-    pairs, targets, sources = _matched(targets, sources)
-    for target, source in itertools.product([*targets], [*sources]):
-        if source not in sources or target not in targets:
-            continue
-        if target.name == first and (said := _other_channels(target, source)):
-            pairs.append((target, source))
-        elif target.name not in heads or not (said := _other_classes(target, source)):
-            continue
-        notes.append(said)
-        targets.remove(target)
-        sources.remove(source)
-    if [target.name for target in targets] == ["head"] and not sources:
-        notes.append("the file has no classifier: the head is drawn anew")
-        targets = []
-    if "head" not in heads and not targets and len(sources) == 1:
-        notes.append(f"the classifier is left out ({_named(sources)})")
+    placed = Placed()
+    aux, sources = _split(sources, lambda unit: re.match(r"aux|head_aux", unit.name, re.IGNORECASE))
+    aux_targets, targets = _split(targets, lambda unit: unit.name.startswith(AUXILIARY))
+    by_name = {unit.name for unit in targets} - {"head"} <= {unit.name for unit in sources}
+    pairs = [] if by_name else _first_layers(model, targets, sources, placed, bgr)
+    more, targets, sources = _matched(targets, sources, by_name)
+    pairs += more
+    if by_name:
+        pairs += _first_layers(model, targets, sources, placed, bgr)
+    _heads(targets, sources, placed)
+    headless = all(unit.name != "head" for unit in _units_of_model(model, None))
+    if headless and not targets and len(sources) == 1:
+        placed.notes.append(f"the classifier is left out ({_named(sources)})")
         sources = []
     if targets or sources:
         raise BadInputError(_another_network(model.name, pairs, targets, sources))
+    more, aux_targets, aux = _matched(aux_targets, aux, by_name)
+    pairs += more
+    _heads(aux_targets, aux, placed)
+    if aux_targets:
+        raise BadInputError(_another_network(model.name, pairs, aux_targets, aux))
+    if aux:
+        placed.notes.append(f"auxiliary classifiers are left out ({_named(aux)})")
     flattened = _flattened(model) if torch else {}
     for target, source in pairs:
         for role, variable in target.tensors.items():
             value = source.tensors[role]
             if role == "weight" and target.name in flattened:
                 value = _channels_last(value, flattened[target.name])
-            if role == "weight" and target.name == first and bgr:
-                value = value[:, :, ::-1]
             variable.assign(value.reshape(variable.shape))
-    return notes
+    return placed
+
+
+def _split(units: list[Unit], holds: Callable) -> tuple[list[Unit], list[Unit]]:
+    return [u for u in units if holds(u)], [u for u in units if not holds(u)]
+
+
+def _first_layers(
+    model: keras.Model, targets: list[Unit], sources: list[Unit], placed: Placed, bgr: bool
+) -> list[tuple[Unit, Unit]]:
+    """Takes out the layers that see the image, and their counterparts, and pairs them.
+
+    Apart from the others: with one channel, a convolution has the shape of a depthwise one.
+    """
+    names, pairs = _seeing(model), []
+    for target in [unit for unit in targets if unit.name in names]:
+        ours = tuple(target.tensors["weight"].shape)
+        fits = [
+            unit for unit in sources
+            if {*unit.tensors} == {*target.tensors}
+            and (theirs := unit.tensors["weight"].shape)
+            and len(theirs) == len(ours) == 4
+            and (*theirs[:2], theirs[3]) == (*ours[:2], ours[3])
+        ]  # fmt: skip
+        found = next((unit for unit in fits if unit.tensors["weight"].shape[2] == 3), None)
+        found = found or next((u for u in fits if u.tensors["weight"].shape[2] == ours[2]), None)
+        if found is None:
+            continue
+        if bgr:
+            found.tensors["weight"] = found.tensors["weight"][:, :, ::-1]
+        said = _other_channels(target, found)
+        if said and said not in placed.notes:
+            placed.notes.append(said)
+        pairs.append((target, found))
+        targets.remove(target)
+        sources.remove(found)
+    return pairs
+
+
+def _seeing(model: keras.Model) -> set[str]:
+    """The names of the convolutions whose input is the image, normalized and padded at most."""
+    found, front = set(), [model.inputs[0]._keras_history.operation]
+    while front:
+        for node in front.pop()._outbound_nodes:
+            if not getattr(node.operation, "weights", ()):
+                front += [node.operation] if len(node.input_tensors) == 1 else []
+            elif len(node.operation.weights[0].shape) == 4:
+                found.add(node.operation.name)
+    return found
+
+
+def _heads(targets: list[Unit], sources: list[Unit], placed: Placed) -> None:
+    """Takes out classifiers for other classes, and those that the file lacks; they stay drawn."""
+    for target in [unit for unit in targets if unit.name.startswith("head")]:
+        for source in sources:
+            if said := _other_classes(target, source):
+                placed.notes.append(said)
+                placed.anew.append(target.name)
+                targets.remove(target)
+                sources.remove(source)
+                break
+    if targets and not sources and all(unit.name.startswith("head") for unit in targets):
+        placed.notes.append(f"the file has no classifier: {_named(targets)} drawn anew")
+        placed.anew += [unit.name for unit in targets]
+        targets.clear()
 
 
 def _units_of_model(model, made: Sequence | None) -> list[Unit]:
@@ -154,16 +225,25 @@ def _units_of_model(model, made: Sequence | None) -> list[Unit]:
 
 def _units_of_torch(weights: Mapping[str, np.ndarray], family: str) -> list[Unit]:
     units: dict[str, Unit] = {}
+    start = _unwrapped([*weights])
     for name, value in weights.items():
-        layer, _, last = name.rpartition(".")
+        layer, _, last = name[start:].rpartition(".")
         if last not in ROLES:
-            layer, last = name, "weight"  # a parameter of its own, such as a layer scale
-        elif last == "layer_scale":
-            layer = name
+            layer, last = name[start:], "weight"  # of its own, such as a layer scale
+        elif last in ("layer_scale", "gamma"):
+            layer = name[start:]
         order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim)
         value = value.transpose(order) if order else value
         units.setdefault(layer, Unit(layer)).tensors[ROLES[last]] = value
     return sorted(units.values(), key=lambda unit: _natural(_renamed(unit.name, family)))
+
+
+def _unwrapped(names: Sequence[str]) -> int:
+    """The length of what wrappers put before every name: ``model.``, ``_orig_mod.backbone.``."""
+    prefix = re.match(r"((module|model|backbone|network|net|encoder|_orig_mod)\.)*", names[0])[0]
+    while not all(name.startswith(prefix) for name in names):
+        prefix = prefix[: prefix.rstrip(".").rfind(".") + 1]
+    return len(prefix)
 
 
 def _renamed(name: str, family: str) -> str:
@@ -193,10 +273,11 @@ def _units_of_keras(weights: Mapping[str, np.ndarray]) -> list[Unit]:
     return [*units.values()]
 
 
-def _matched(targets: list[Unit], sources: list[Unit]) -> tuple[list, list[Unit], list[Unit]]:
+def _matched(
+    targets: list[Unit], sources: list[Unit], by_name: bool
+) -> tuple[list, list[Unit], list[Unit]]:
     """Pairs of target and source, and what has none on either side."""
     named = {unit.name: unit for unit in sources}
-    by_name = {unit.name for unit in targets} - {"head"} <= set(named)
     queues = defaultdict(deque)
     for source in sources:
         queues[source.shape].append(source)
@@ -218,26 +299,28 @@ def _matched(targets: list[Unit], sources: list[Unit]) -> tuple[list, list[Unit]
 
 def _other_channels(target: Unit, source: Unit) -> str | None:
     """Fits the kernel of a first convolution to another number of channels; says so."""
-    ours, theirs = target.tensors.get("weight"), source.tensors.get("weight")
-    if {*target.tensors} != {*source.tensors} or ours is None or theirs.ndim != 4:
+    import numpy as np
+
+    theirs = source.tensors["weight"]
+    found, wanted = theirs.shape[2], target.tensors["weight"].shape[2]
+    if found == wanted:
         return None
-    same = (*theirs.shape[:2], theirs.shape[3]) == (*ours.shape[:2], ours.shape[3])
-    if len(ours.shape) != 4 or not same:
-        return None
-    found, wanted = theirs.shape[2], ours.shape[2]
     if wanted == 1:
         source.tensors["weight"] = theirs.sum(axis=2, keepdims=True)
         return f"the first layer's {found} channels are summed for 1"
-    source.tensors["weight"] = theirs[:, :, [i % found for i in range(wanted)]] * (found / wanted)
+    # So that an image of equal channels gives what it gave.
+    chosen = np.arange(wanted) % found
+    shares = np.bincount(chosen)[chosen] if wanted > found else wanted / found
+    source.tensors["weight"] = theirs[:, :, chosen] / np.reshape(shares, (-1, 1)).astype("float32")
     return f"the first layer's {found} channels are repeated for {wanted}"
 
 
 def _other_classes(target: Unit, source: Unit) -> str | None:
     """Says that a head stays as it was drawn, if ``source`` is one for other classes."""
     ours, theirs = target.tensors.get("weight"), source.tensors.get("weight")
-    if ours is None or theirs is None or theirs.ndim < 2:
+    if {*target.tensors} != {*source.tensors} or theirs.ndim not in (2, 4):
         return None
-    if ours.shape[-2] != theirs.shape[-2] or {*target.tensors} != {*source.tensors}:
+    if ours.shape[-2] != theirs.shape[-2] or ours.shape[-1] == theirs.shape[-1]:
         return None
     return (
         f"the file has {theirs.shape[-1]:,} classes, {ours.shape[-1]:,} are asked: "
@@ -269,15 +352,20 @@ def _channels_last(kernel: np.ndarray, image: tuple[int, int, int]) -> np.ndarra
     return kernel.reshape(c, h, w, -1).transpose(1, 2, 0, 3).reshape(kernel.shape)
 
 
-def _named(units: Sequence[Unit]) -> str:
-    more = ", ..." if len(units) > 3 else ""
-    return ", ".join(unit.name for unit in units[:3]) + more
+def _named(units: Sequence[Unit], shapes: bool = False) -> str:
+    def text(unit: Unit) -> str:
+        shape = max((tuple(tensor.shape) for tensor in unit.tensors.values()), key=len)
+        return f"{unit.name} {' x '.join(map(str, shape))}" if shapes else unit.name
+
+    return ", ".join(map(text, units[:3])) + (", ..." if len(units) > 3 else "")
 
 
 def _another_network(name: str, pairs: list, targets: list[Unit], sources: list[Unit]) -> str:
     said = [f"the weights are not of {name}: {len(pairs)} layers fit"]
     if targets:
-        said.append(f"nothing fits {len(targets)} of its layers ({_named(targets)})")
+        said.append(f"nothing fits {len(targets)} of its layers ({_named(targets, True)})")
     if sources:
-        said.append(f"{len(sources)} of the file's are left over ({_named(sources)})")
+        said.append(f"{len(sources)} of the file's are left over ({_named(sources, True)})")
+    if any(unit.name.startswith("head_fc") for unit in targets):
+        said.append("a dense layer on the whole map needs the size that the weights were made for")
     return ", ".join(said)

@@ -84,31 +84,105 @@ def in_keras_layout(layer: keras.Layer, kernel: np.ndarray) -> np.ndarray:
     return kernel.T if kernel.ndim == 2 else kernel
 
 
-@pytest.mark.parametrize("name", list(torch_cases()))
-def test_a_state_dict_of_torch_is_loaded(name):
-    """In any order: a file of safetensors is sorted by other rules than a pickle."""
-    network = torch_networks()[name]
-    rng, values = np.random.default_rng(0), {}
-    for key, shape in network["shapes"].items():
-        values[key] = rng.random(shape, np.float32)
+def of_torch(name: str, prefix: str = "", **options):
+    """Places random weights under torch's names, in any order: a file of safetensors is sorted by
+    other rules than a pickle. Returns the model, what was said, and the weights."""
+    values = {
+        key: np.random.default_rng(i).random(shape, np.float32)
+        for i, (key, shape) in enumerate(torch_networks()[name]["shapes"].items())
+    }
     keys = [*values]
     random.Random(0).shuffle(keys)
     row = entry(name)
-    model, made = drawn(row, None, flavour="torch")
-    place(model, made, {key: values[key] for key in keys}, family=row.family, torch=True)
-    for layer, theirs in network["layers"].items():
+    model, made = drawn(row, None, flavour="torch", **options)
+    state = {prefix + key: values[key] for key in keys}
+    return model, place(model, made, state, family=row.family, torch=True), values
+
+
+def check(name: str, model: keras.Model, values: dict, but: tuple[str, ...] = ()) -> None:
+    """Every layer has what its counterpart had, but those named."""
+    parts = {
+        "beta": "bias", "bias": "bias", "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    }  # fmt: skip
+    for layer, theirs in torch_networks()[name]["layers"].items():
         layer = model.get_layer(layer)
         if isinstance(layer, keras.layers.Dense) and name.startswith(("alexnet", "vgg")):
             continue  # what is flattened: below
         kernel = in_keras_layout(layer, values.get(f"{theirs}.weight", values.get(theirs)))
         for weight in layer.weights:
-            part = {
-                "beta": "bias", "bias": "bias", "moving_mean": "running_mean",
-                "moving_variance": "running_var",
-            }.get(weight.name)  # fmt: skip
+            part = parts.get(weight.name)
             expected = values[f"{theirs}.{part}"] if part else kernel
             found = np.asarray(weight)
-            np.testing.assert_array_equal(found, expected.reshape(found.shape), err_msg=weight.path)
+            if layer.name not in but:
+                np.testing.assert_array_equal(
+                    found, expected.reshape(found.shape), err_msg=weight.path
+                )
+
+
+@pytest.mark.parametrize("name", list(torch_cases()))
+def test_a_state_dict_of_torch_is_loaded(name):
+    model, placed, values = of_torch(name)
+    assert not placed.anew
+    assert all("auxiliary" in note for note in placed.notes)
+    check(name, model, values)
+
+
+def rest_slow(first: str, *others: str) -> list:
+    return [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.backbone."])
+@pytest.mark.parametrize(
+    "name", rest_slow("efficientnet_lite0", "mobilenet_v4_conv_small", "ghostnet", "repvgg_a0")
+)
+def test_what_wrappers_put_before_the_names_is_of_no_account(name, prefix):
+    model, _, values = of_torch(name, prefix)
+    check(name, model, values)
+
+
+@pytest.mark.parametrize(
+    "name", ["googlenet_tv", pytest.param("inception_v3", marks=pytest.mark.slow)]
+)
+def test_auxiliary_classifiers_are_loaded_beside_the_trunk(name):
+    model, placed, values = of_torch(name, auxiliary=True)
+    assert placed.notes == []
+    check(name, model, values)
+    used = sum(int(np.prod(weight.shape)) for weight in model.weights)
+    assert used == sum(value.size for key, value in values.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("mobilenet_v2", ["stem_conv"]),
+        ("mnasnet0_5", ["stem_conv"]),
+        ("shufflenet_v2_x0_5", ["stem_conv"]),
+        ("repvgg_a0", ["stem_3x3_conv", "stem_1x1_conv"]),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels_change_the_first_layers_alone(name, first, channels):
+    model, placed, values = of_torch(name, channels=channels)
+    assert len(placed.notes) == 1
+    check(name, model, values, but=tuple(first))
+    for layer in first:
+        theirs = torch_networks()[name]["layers"][layer]
+        kernel = values[f"{theirs}.weight"].transpose(2, 3, 1, 0)
+        ours = np.asarray(model.get_layer(layer).kernel)
+        # What an image whose channels are equal gives stays what it was.
+        np.testing.assert_allclose(ours.sum(axis=2), kernel.sum(axis=2), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "anew"),
+    [("squeezenet1_1", "head_conv"), ("mobilenet_v2", "head"), ("alexnet", "head")],
+)
+def test_other_classes_change_the_classifier_alone(name, anew):
+    model, placed, values = of_torch(name, classes=7)
+    assert placed.anew == [anew]
+    assert "7 are asked" in placed.notes[0]
+    check(name, model, values, but=(anew,))
 
 
 def test_a_flattened_image_is_turned_channels_last():
