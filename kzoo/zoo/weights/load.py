@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kzoo.errors import BadInputError, MissingError
 from kzoo.fetch import fetch
 from kzoo.files import existing, sha256
+from kzoo.network.model_file import read_notes
 from kzoo.progress import Progress, silent
 from kzoo.registry import LAYER_NAME, Entry, entry
+from kzoo.zoo.blocks import FLAVOURS
 from kzoo.zoo.build import drawn
 from kzoo.zoo.weights.place import place
 from kzoo.zoo.weights.read import read_weights
@@ -23,7 +29,6 @@ from kzoo.zoo.weights.table import Weights, find, weights_of
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -98,18 +103,47 @@ def pretrained(
         file = located(source, offline=offline, progress=progress)
         values = read_weights(file)
     _check_finite(values, file)
-    torch = _is_torch(values)
-    if source:
-        row = _as_trained(row, source)
-    model, made = drawn(row, seed, **options)
-    bgr = bool(source and source.bgr)
-    placed = place(model, made, values, family=row.family, torch=torch, bgr=bgr)
+    noted = read_notes(file)
+    row = _as_trained(row, source) if source else _as_saved(row, file)
+    model, placed = _placed(row, values, source, seed, options)
     notes += placed.notes
-    classes = source.classes if source and source.labels else ()
+    classes = source.classes if source and source.labels else noted["classes"]
     if model.outputs[0].shape[-1] != len(classes) or "head" in " ".join(placed.anew):
         classes = ()
-    crop = source.size / source.resize if source else 1.0
+    crop = source.size / source.resize if source else noted["crop"]
     return Pretrained(model, notes, source, file, classes, crop, not placed.anew)
+
+
+def _placed(row: Entry, values, source: Weights | None, seed: int | None, options: dict):
+    """The network with the weights; of a file that does not tell its flavour, the one that fits."""
+    flavours = [options.get("flavour") or row.flavour]
+    if source is None and options.get("flavour") is None:
+        flavours += [name for name in FLAVOURS if name not in flavours]
+    refused = []
+    for flavour in flavours:
+        model, made = drawn(row, seed, **{**options, "flavour": flavour})
+        try:
+            return model, place(
+                model, made, values, family=row.family, torch=_is_torch(values),
+                bgr=bool(source and source.bgr),
+            )  # fmt: skip
+        except BadInputError as error:
+            refused.append(error)
+    raise refused[0]
+
+
+def _as_saved(row: Entry, file: Path) -> Entry:
+    """The row with the normalization that the layer ``preprocess`` of a ``.keras`` file has."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        found = next(each["config"] for each in layers if each["name"] == "preprocess")
+        scale, offset = (np.atleast_1d(found[key]).astype(float) for key in ("scale", "offset"))
+        values = {"mean": -offset / scale, "std": 1 / scale}
+    except (KeyError, TypeError, ValueError, StopIteration, OSError, zipfile.BadZipFile):
+        return row
+    alone = {key: tuple(v) if len(v) > 1 else float(v[0]) for key, v in values.items()}
+    return dataclasses.replace(row, **alone)
 
 
 def identity(name: str, weights: str | os.PathLike) -> dict:
@@ -188,8 +222,6 @@ def _recognized(
 
 
 def _check_finite(values: Mapping[str, np.ndarray], file: Path) -> None:
-    import numpy as np
-
     for name, value in values.items():
         if not np.isfinite(value).all():
             raise BadInputError(

@@ -3,7 +3,8 @@
 Names decide where they are the network's own. Otherwise order and shape do: layers whose tensors
 have the same shapes are taken in the order in which each side made them. That order is the file's
 for Keras, and for torch that of the names, numbers as numbers, after `_ORDER` has renamed those
-whose alphabet is not the order of definition; a file sorted by name is then as good as any.
+whose alphabet is not the order of definition. Files of safetensors keep no other order. Names that
+nobody knows here may be sorted wrongly.
 """
 
 from __future__ import annotations

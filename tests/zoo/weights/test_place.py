@@ -296,6 +296,21 @@ def test_a_file_of_kzoo_is_loaded_by_its_names(own):
         np.testing.assert_array_equal(ours, reference)
 
 
+def test_a_file_of_kzoo_keeps_normalization_classes_and_flavour(shared, tmp_path):
+    file = shared / "cifar-resnet" / "resnet20-12fca82f.th"
+    first = pretrained("resnet20", file)
+    notes = {"classes": list(first.classes), "crop": 0.9}
+    again = pretrained("resnet20", save_model(first.model, tmp_path / "a.keras", notes=notes))
+    assert (again.notes, again.crop, list(again.classes)) == ([], 0.9, list(first.classes))
+    images = smooth_images(32).astype(np.float32)
+    np.testing.assert_allclose(again.model(images), first.model(images), rtol=1e-4, atol=1e-4)
+    biased = save_model(
+        build("resnet50", flavour="keras", size=32, classes=4), tmp_path / "b.keras"
+    )
+    found = pretrained("resnet50", biased, size=32, classes=4)
+    assert found.model.get_layer("stem_conv").use_bias
+
+
 def test_other_classes_get_a_new_head(own):
     file, model = own
     found = pretrained("mobilenet_v2_035", file, classes=7, size=32, seed=1)
