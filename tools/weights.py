@@ -245,12 +245,12 @@ request is refused by its name.
 
 **How they are placed.** By name where the names are kzoo's own; otherwise layers with tensors of
 the same shapes are paired in the order in which each side defines them: of Keras the file's, of
-torch that of torchvision's, timm's and the original repositories' names. A file with names of
-another kind can be paired wrongly where shapes repeat: check what it predicts. Every tensor of
-the file is used once, or it is said that it was not; a file of another network is refused.
-Another number of classes draws a new head, another number of channels adapts the first layer (one
-channel: the sum); both are said. Tests load a file written by keras.applications for every
-network that it has, and state dicts of 70 networks of torchvision and timm.
+torch that of torchvision's and timm's names. A file with names of another kind can be paired
+wrongly where shapes repeat: check what it predicts. Every tensor of the file is used once, or it
+is said that it was not; a file of another network is refused. Another number of classes draws a
+new head, another number of channels adapts the first layer (one channel: the sum); both are said.
+Tests load a file written by keras.applications for every network that it has, and state dicts of
+70 networks of torchvision and timm.
 
 **Downloads** go to `$KZOO_HOME/weights` (`~/.cache/kzoo/weights`), with a bar, resumed where they
 broke off, and are verified by the publisher's hash before they are read, at every use. Where the

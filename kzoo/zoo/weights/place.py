@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kzoo.errors import BadInputError
+from kzoo.network.model_file import AUXILIARY
 
 if TYPE_CHECKING:
     import keras
@@ -38,19 +39,15 @@ _ORDER = {
         (r"features\.(conv|norm)0", "0"), (r"denseblock(\d)", r"\1.0"),
         (r"transition(\d)", r"\1.1"), ("norm5", "5"),
     ],
-    "convnext": [(r"downsample_layers\.0", "0"), (r"downsample_layers\.(\d)", r"stages.\1..")],
     "ghostnet": [("primary_conv", "0"), ("cheap_operation", "1"), ("shortcut", "z")],
     "inception_v3": [
         ("branch_pool", "branch0"), (r"branch5x5_|branch3x3_1", "branch2_"),
         (r"branch3x3_2", "branch4"), (r"branch3x3dbl_3(?=[ab])", "branch5"),
     ],
     "mobilenet_v4": [("dw_start", "0"), ("pw_exp", "1"), ("dw_mid", "2"), ("pw_proj", "3")],
-    "mobilenet_v2": [("expand_1x1", "0"), ("conv_3x3", "1"), ("reduce_1x1", "2")],
-    "repvgg": [("conv_kxk|rbr_dense", "0"), ("conv_1x1|rbr_1x1", "1"), ("rbr_identity", "z")],
+    "repvgg": [("conv_kxk", "0"), ("conv_1x1", "1")],
 }  # fmt: skip
 """By family: what is replaced in torch's names, before they are sorted."""
-
-AUXILIARY = "head_aux"
 
 IGNORED = re.compile(r"normalization(_\d+)?")
 """keras.applications' own normalization, which is kzoo's layer ``preprocess``."""
@@ -231,7 +228,7 @@ def _units_of_torch(weights: Mapping[str, np.ndarray], family: str) -> list[Unit
         layer, _, last = name[start:].rpartition(".")
         if last not in ROLES:
             layer, last = name[start:], "weight"  # of its own, such as a layer scale
-        elif last in ("layer_scale", "gamma"):
+        elif last == "layer_scale":
             layer = name[start:]
         order = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim)
         value = value.transpose(order) if order else value
