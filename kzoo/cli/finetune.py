@@ -22,16 +22,23 @@ from kzoo.cli.terminal import (
 @click.argument("model", type=click.Path())
 @click.argument("data", shell_complete=complete_data)
 @click.option("-o", "--output", required=True, type=click.Path(), help="The .keras file to write.")
-@click.option("--epochs", default=15, show_default=True, help="Passes over the training images.")
+@click.option("--epochs", type=int, help="Passes over the training images.  [15; pretrained: 8]")
 @click.option(
-    "--learning-rate", "--lr", default=1e-3, show_default=True, help="The initial one, or the peak."
+    "--learning-rate",
+    "--lr",
+    type=float,
+    help="The initial one, or the peak.  [0.001; pretrained: 0.0005]",
 )
-@click.option("--optimizer", default="adam", show_default=True, help="Any of Keras, by name.")
+@click.option("--optimizer", help="Any of Keras, by name.  [adam]")
 @click.option(
-    "--schedule", default="cosine", show_default=True, help="Any of Keras, by name, or constant."
+    "--schedule", help="Any of Keras, by name, or constant.  [cosine; pretrained: one_cycle]"
 )
 @click.option(
-    "--train", "trainable", multiple=True, help="Prefix of the layers to train; may be repeated."
+    "--train",
+    "trainable",
+    multiple=True,
+    help="Prefix of the layers to train, or classifier (the last one, on features computed once); "
+    "may be repeated.  [all; pretrained: classifier, then all]",
 )
 @click.option(
     "--phase",
@@ -64,7 +71,7 @@ from kzoo.cli.terminal import (
 @click.option("--early-stopping", type=int, help="Epochs without improvement before a phase ends.")
 @click.option(
     "--monitor",
-    type=click.Choice(["val_loss", "val_accuracy"]),
+    type=click.Choice(["val_loss", "val_accuracy", "val_macro_f1"]),
     default="val_loss",
     show_default=True,
     help="What early stopping watches.",
@@ -75,15 +82,33 @@ from kzoo.cli.terminal import (
     show_default=True,
     help="At most so much work is lost to a kill.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="mixed_bfloat16 where the hardware multiplies it.",
+)
+@click.option(
+    "--logs",
+    type=click.Path(file_okay=False),
+    help="A folder for history.csv and, with kzoo[tensorboard], TensorBoard.",
+)
+@click.option(
+    "--find-lr",
+    is_flag=True,
+    help="Train nothing: raise the learning rate step by step and plot the loss to OUTPUT.lr.png.",
+)
 @data_options
 @seed_option
 @force_option
 @json_option
-def command(
-    model, data, output, epochs, learning_rate, optimizer, schedule, trainable, phases, augment,
-    force, as_json, **options,
-) -> None:  # fmt: skip
+def command(model, data, output, phases, augment, find_lr, force, as_json, **options) -> None:
     """Train the .keras file MODEL on the images of DATA (see `kzoo data`).
+
+    A model with pretrained weights gets its classifier first, on features that are computed once,
+    then all its layers, the earlier ones with smaller steps; one with random weights gets all its
+    layers at once. The options above the phases change the last phase.
 
     Writes the model, its record (.json) and its curves (.png). After a kill, the same command goes
     on where it was.
@@ -97,22 +122,31 @@ def command(
     from kzoo.files import new_output
     from kzoo.learn.augment import parse_augment
     from kzoo.learn.finetune import finetune
-    from kzoo.learn.phase import Phase, parse_phase
+    from kzoo.learn.phase import Phase, parse_phase, recipe_phases
+    from kzoo.lite.extract import litert_engine
+    from kzoo.network.model_file import read_notes
     from kzoo.report.plots import curves
 
+    typed = {name: options.pop(name) for name in Phase.__dataclass_fields__ if name in options}
+    typed = {name: value for name, value in typed.items() if value not in (None, ())}
+    chosen = [parse_phase(text) for text in phases] or recipe_phases(
+        "auto", bool(read_notes(model)["weights"]), typed
+    )
+    augment = parse_augment(augment)
+    if find_lr:
+        _find_lr(model, data, output, chosen[-1], augment, force, as_json, options)
+        return
     for written in (output, f"{output}.json", f"{output}.png"):
         new_output(written, force=force)
-    chosen = [parse_phase(text) for text in phases] or [
-        Phase(epochs, trainable or "all", optimizer, learning_rate, schedule)
-    ]
     with bar() as progress:
         training = finetune(
             model,
             data,
             phases=chosen,
-            augment=parse_augment(augment),
+            augment=augment,
             output=output,
             force=force,
+            engine=litert_engine(),
             progress=progress,
             **options,
         )
@@ -132,3 +166,27 @@ def command(
         ]
     )
     show(record, text, as_json)
+
+
+def _find_lr(model, data, output, phase, augment, force, as_json, options) -> None:
+    from kzoo.files import new_output
+    from kzoo.learn.rate_finder import find_learning_rate
+    from kzoo.report.plots import rate_test
+
+    picture = new_output(f"{output}.lr.png", force=force)
+    known = ("batch_size", "seed", "data_options")
+    with bar() as progress:
+        found = find_learning_rate(
+            model, data, phase=phase, augment=augment, progress=progress,
+            **{name: options[name] for name in known if name in options},
+        )  # fmt: skip
+    rate_test(found.to_dict(), picture)
+    text = pairs(
+        [
+            ("written", str(picture)),
+            ("steepest", f"{found.steepest:.2g}  (a rate to train with)"),
+            ("lowest loss", f"at {found.lowest:.2g}  (too high to train with)"),
+            ("next", f"kzoo finetune {model} {data} -o {output} --lr {found.steepest:.1g}"),
+        ]
+    )
+    show(found.to_dict(), text, as_json)

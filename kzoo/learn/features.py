@@ -79,6 +79,7 @@ def features(
     data: Dataset,
     cuts: Sequence[str],
     *,
+    pooled: bool = True,
     engine: Engine | None = None,
     progress: Progress = silent,
 ) -> dict[str, np.ndarray]:
@@ -88,13 +89,14 @@ def features(
         model: functional, pixels (n, h, w, c) in [0, 255] -> (n, classes).
         data: images of the model's input size; their classes are of no concern.
         cuts: "stage1", "stage2", ..., "head", "logits", see `kzoo.network.features.cut_names`.
+        pooled: maps (n, h, w, c) are averaged over h and w.
         engine: what runs the network; by default Keras.
         progress: called after every batch of what is not cached.
 
     Returns:
-        For each cut a read-only memmap float32 (n, c), whose row i belongs to ``data.images[i]``.
-        Maps (n, h, w, c) are averaged over h and w. Where the model gives probabilities, "logits"
-        are their logarithms.
+        For each cut a read-only memmap float32 (n, c), or (n, h, w, c) of maps that are not pooled,
+        whose row i belongs to ``data.images[i]``. Where the model gives probabilities, "logits" are
+        their logarithms.
 
     Raises:
         UsageError: no cut is given, or one that the network does not have.
@@ -110,13 +112,13 @@ def features(
     images = _images_digest(data)
     folders = {}
     for cut, known in zip(tensors, tensor_digests(model, [*tensors.values()]), strict=True):
-        key = [VERSION, known, _logarithm(model, cut), images, engine.name, engine.version]
+        key = [VERSION, known, _logarithm(model, cut), pooled, images, engine.name, engine.version]
         folders[cut] = cache_folder() / "features" / digest(key)
     # Two names of one tensor share a folder.
     arrays = {folder: _opened(folder) for folder in folders.values()}
     missing = {folder: cut for cut, folder in folders.items() if arrays[folder] is None}
     if missing:
-        part = cut_model(model, [*missing.values()])
+        part = cut_model(model, [*missing.values()], pooled)
         _extract(part, [*missing], data.images, engine, progress)
         arrays |= {folder: _opened(folder) for folder in missing}
     for folder in missing:
@@ -137,13 +139,13 @@ def _images_digest(data: Dataset) -> str:
     return state.hexdigest()
 
 
-def cut_model(model: keras.Model, cuts: Sequence[str]) -> keras.Model:
-    """The network with its features at the cuts, (n, c) each, as its outputs."""
+def cut_model(model: keras.Model, cuts: Sequence[str], pooled: bool = True) -> keras.Model:
+    """The network with its features at the cuts, (n, c) each where pooled, as its outputs."""
     import keras
 
     outputs = []
     for cut, tensor in cut_tensors(model, cuts).items():
-        if len(tensor.shape) > 2:
+        if pooled and len(tensor.shape) > 2:
             tensor = keras.ops.mean(tensor, axis=tuple(range(1, len(tensor.shape) - 1)))
         if _logarithm(model, cut):
             tensor = keras.ops.log(keras.ops.maximum(tensor, SMALLEST))
@@ -169,7 +171,7 @@ def _extract(
             folder.mkdir(parents=True, exist_ok=True)
             file = open(files.enter_context(atomic(folder / NAME)), "wb")  # noqa: SIM115
             files.enter_context(file)
-            shape = (len(images), output.shape[-1])
+            shape = (len(images), *output.shape[1:])
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             sinks.append(file)

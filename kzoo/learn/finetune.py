@@ -13,15 +13,26 @@ import numpy as np
 
 from kzoo.data.dataset import Dataset
 from kzoo.environment import environment
-from kzoo.errors import UsageError, nearest
+from kzoo.errors import UsageError, nearest, one_of
 from kzoo.files import digest, new_output, sha256
 from kzoo.learn.augment import Augment, augmentation
 from kzoo.learn.checkpoint import drop_checkpoints
 from kzoo.learn.evaluate import Evaluation
+from kzoo.learn.features import Engine, keras_engine
 from kzoo.learn.inputs import matching_data
-from kzoo.learn.loop import Loop, Plan, evaluate
+from kzoo.learn.logs import epoch_logs
+from kzoo.learn.loop import Loop, evaluate
 from kzoo.learn.optimizer import make_optimizer
-from kzoo.learn.phase import Phase, as_phase, layer_groups, set_trainable
+from kzoo.learn.phase import (
+    MONITORS,
+    Phase,
+    as_phase,
+    layer_groups,
+    recipe_phases,
+    set_trainable,
+)
+from kzoo.learn.precision import PRECISIONS, computed_in
+from kzoo.learn.task import Plan
 from kzoo.network.model_file import keras_name, opened, read_notes, save_model
 from kzoo.progress import Progress, silent
 
@@ -38,7 +49,7 @@ class Training:
         classes: the names of its outputs.
         history: one row per epoch: phase, epoch, objective (what is minimized, with class weights,
             label smoothing and auxiliary heads), loss (the log-loss without them), accuracy,
-            val_loss, val_accuracy, learning_rate, seconds.
+            val_loss, val_accuracy, val_macro_f1, learning_rate, seconds.
         evaluation: on the test split, or on validation where there is no test split.
         recipe: everything that determined the weights.
         output: the file written, or None; ``sha256`` is its hash.
@@ -71,7 +82,7 @@ def finetune(
     model: keras.Model | str | os.PathLike,
     data: Dataset | str | os.PathLike,
     *,
-    phases: Sequence[Phase | Mapping[str, object]] = (Phase(),),
+    phases: str | Sequence[Phase | Mapping[str, object]] = "auto",
     batch_size: int = 32,
     class_weights: str | Mapping[str, float] | None = None,
     label_smoothing: float = 0.0,
@@ -79,10 +90,13 @@ def finetune(
     auxiliary_weight: float = 0.3,
     early_stopping: int | None = None,
     monitor: str = "val_loss",
+    precision: str = "float32",
     seed: int = 0,
     output: str | os.PathLike | None = None,
     force: bool = False,
     checkpoint_seconds: float = 60.0,
+    logs: str | os.PathLike | None = None,
+    engine: Engine | None = None,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> Training:
@@ -98,7 +112,9 @@ def finetune(
     Args:
         model: a functional Keras model or its file.
         data: a dataset, or what `kzoo.load_data` takes (then ``data_options`` are its arguments).
-        phases: one after another, each with a fresh optimizer.
+        phases: one after another, each with a fresh optimizer; or a recipe of
+            `kzoo.learn.phase`: "scratch", "transfer", or "auto", which is "transfer" where the
+            model's file tells of pretrained weights.
         batch_size: images per step; an incomplete last batch is left out of the epoch.
         class_weights: "balanced" (n / (classes * count)), a weight per class name, or None.
         label_smoothing: share of the label's weight spread over all classes, [0, 1).
@@ -109,11 +125,14 @@ def finetune(
             in GoogLeNet (Szegedy et al. 2014, section 5), 0.4 in Inception v3.
         early_stopping: end a phase after so many epochs without a better ``monitor``, and go back
             to the best epoch's weights.
-        monitor: "val_loss" or "val_accuracy".
+        monitor: "val_loss", "val_accuracy" or "val_macro_f1".
+        precision: "float32", or "mixed_bfloat16" where the hardware multiplies it.
         seed: of the order of images, dropout and the split.
         output: the ``.keras`` file to write.
         force: overwrite ``output``.
         checkpoint_seconds: at most this much work is lost to a kill.
+        logs: a folder for ``history.csv`` and, where tensorboardX is installed, for TensorBoard.
+        engine: what extracts features in a phase of the classifier, see `kzoo.learn.features`.
         progress: called after each step.
 
     Raises:
@@ -123,9 +142,14 @@ def finetune(
     """
     if output is not None:
         output = new_output(keras_name(output), force=force)
-    phases = [as_phase(phase) for phase in phases]
-    _check_arguments(phases, batch_size, label_smoothing, auxiliary_weight, early_stopping, monitor)
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
+    pretrained = notes.get("weights", "")
+    if isinstance(phases, str):
+        phases = recipe_phases(phases, bool(pretrained))
+    phases = [as_phase(phase) for phase in phases]
+    _check_arguments(phases, batch_size, label_smoothing, auxiliary_weight, early_stopping)
+    one_of("monitor", monitor, MONITORS)
+    one_of("precision", precision, PRECISIONS)
     model = opened(model, auxiliary=True)
     head_weights = [1.0, *[float(auxiliary_weight)] * (len(model.outputs) - 1)]
     options = {"seed": seed, "progress": progress, **(data_options or {})}
@@ -161,6 +185,8 @@ def finetune(
     recipe = {
         **asdict(plan),
         "weights": _weights_digest(model),
+        "precision": precision,
+        "features": (engine or keras_engine()).name,
         "data": data.fingerprint,
         "class_weights": None if weights is None else weights.tolist(),
         "computed_by": {name: environment()[name] for name in ("backend", "packages")},
@@ -173,14 +199,21 @@ def finetune(
             make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
             if phase.decay < 1:
                 layer_groups(model)
-        loop = Loop(model, data, plan, folder, progress)
-        loop.run(checkpoint_seconds)
+        loop = Loop(
+            model, data, plan, folder, engine=engine, logs=epoch_logs(logs), progress=progress
+        )
+        with computed_in(model, precision):
+            loop.run(checkpoint_seconds)
         evaluation = evaluate(loop.classifier, data, progress=progress)
     finally:
         for layer, flag in flags.items():
             layer.trainable = flag
     if output:
-        noted = {"classes": list(data.classes), "split": data.split_settings}
+        noted = {
+            "classes": list(data.classes),
+            "split": data.split_settings,
+            "weights": pretrained,
+        }
         save_model(loop.classifier, output, notes=noted, force=force)
         drop_checkpoints(folder)
     return Training(
@@ -195,9 +228,7 @@ def finetune(
     )
 
 
-def _check_arguments(
-    phases, batch_size, label_smoothing, auxiliary_weight, early_stopping, monitor
-) -> None:
+def _check_arguments(phases, batch_size, label_smoothing, auxiliary_weight, early_stopping) -> None:
     if not phases:
         raise UsageError("at least one phase is needed")
     if batch_size < 1:
@@ -210,8 +241,6 @@ def _check_arguments(
         raise UsageError(
             f"early_stopping is a number of epochs, at least 1; {early_stopping} was given"
         )
-    if monitor not in ("val_loss", "val_accuracy"):
-        raise UsageError(f"monitor is val_loss or val_accuracy; {monitor!r} was given")
 
 
 def _class_weights(weights: str | Mapping[str, float] | None, data: Dataset) -> np.ndarray | None:

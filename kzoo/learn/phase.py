@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 import yaml
 
 from kzoo.errors import UsageError, nearest, one_of
+from kzoo.network.features import classifier_layer
 
 if TYPE_CHECKING:
     import keras
 
-BATCH_NORM = ("batch", "frozen")
+BATCH_NORM = ("batch", "frozen", "recalibrate")
+CLASSIFIER = "classifier"
+MONITORS = {"val_loss": "log_loss", "val_accuracy": "accuracy", "val_macro_f1": "macro_f1"}
+"""What early stopping can watch, and the figure of an `Evaluation` that it is."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,17 @@ class Phase:
         epochs: passes over the training split.
         trainable: "all" (those that came frozen, too), or prefixes of the layers to train,
             ``("head", "stage4")``; the others are frozen, their BatchNorm too (it then uses its
-            stored statistics).
+            stored statistics). "classifier" is the last layer with weights alone, on features that
+            are computed once: neither augmentation nor dropout plays a part.
         optimizer, schedule: as `kzoo.learn.optimizer.make_optimizer` takes them.
         learning_rate: the initial one, of the last layers.
         decay: layer-wise decay of the learning rate: the factor from one stage of the network to
             the one before it, (0, 1].
-        batch_norm: "batch" (statistics of the batch, which the stored ones follow), or "frozen":
-            also where the layers around are trained, it uses its stored statistics and keeps its
-            scale and offset, as fits small datasets and small batches.
+        batch_norm: "batch" (statistics of the batch, which the stored ones follow); "frozen": also
+            where the layers around are trained, it uses its stored statistics and keeps its scale
+            and offset, as fits small datasets and small batches; "recalibrate": as "batch", and
+            after the phase the stored statistics are computed anew, with the final weights, as fits
+            short phases.
     """
 
     epochs: int = 15
@@ -54,6 +61,20 @@ class Phase:
         if not isinstance(self.decay, (int, float)) or not 0 < self.decay <= 1:
             raise UsageError(f"decay is above 0 and at most 1; {self.decay!r} was given")
         one_of("batch_norm", self.batch_norm, BATCH_NORM)
+        if not isinstance(self.trainable, str):
+            chosen = tuple(self.trainable)
+            object.__setattr__(self, "trainable", chosen[0] if len(chosen) == 1 else chosen)
+
+
+SCRATCH = (Phase(),)
+"""For random weights."""
+TRANSFER = (
+    Phase(epochs=20, trainable=CLASSIFIER),
+    Phase(epochs=8, learning_rate=5e-4, schedule="one_cycle", decay=0.7, batch_norm="frozen"),
+)
+"""For pretrained weights: the classifier on cached features first, so that the rest is not pulled
+apart by a random one; then all stages, the earlier ones with smaller rates."""
+RECIPES = {"scratch": SCRATCH, "transfer": TRANSFER}
 
 
 def as_phase(phase: Phase | Mapping[str, object]) -> Phase:
@@ -67,6 +88,25 @@ def as_phase(phase: Phase | Mapping[str, object]) -> Phase:
                 f"a phase has no {key!r}{nearest(key, known)} (known: {', '.join(known)})"
             )
     return Phase(**phase)
+
+
+def recipe_phases(
+    name: str, pretrained: bool, changes: Mapping[str, object] | None = None
+) -> tuple[Phase, ...]:
+    """The phases of a recipe: "scratch", "transfer", or "auto", which looks at the weights.
+
+    Args:
+        name: of the recipe.
+        pretrained: whether the weights are; "auto" is "transfer" then, else "scratch".
+        changes: fields of the last phase. Where ``trainable`` is among them, it is the only one.
+
+    Raises:
+        UsageError: no such recipe, field or value.
+    """
+    one_of("phases", name, ("auto", *RECIPES))
+    *first, last = RECIPES[("transfer" if pretrained else "scratch") if name == "auto" else name]
+    changes = changes or {}
+    return (*(first if "trainable" not in changes else ()), as_phase(vars(last) | {**changes}))
 
 
 def parse_phase(text: str) -> Phase:
@@ -88,7 +128,13 @@ def set_trainable(
 
     Raises:
         UsageError: a prefix fits no layer, or nothing is left to train.
+        BadInputError: "classifier" is asked of a network that does not end in one.
     """
+    if trainable == CLASSIFIER:
+        last = classifier_layer(model)
+        for layer in model.layers:
+            layer.trainable = layer is last
+        return
     prefixes = (trainable,) if isinstance(trainable, str) else tuple(trainable)
     names = [layer.name for layer in model.layers]
     for prefix in prefixes:

@@ -61,11 +61,35 @@ def cut_tensors(model: keras.Model, cuts: Sequence[str]) -> dict[str, keras.Kera
                 f"{model.name} cannot be cut at {cut!r}{nearest(cut, known)} "
                 f"(its cuts are {', '.join(known)})"
             )
-    own = {"head": _before_classifier, "logits": lambda model: model.outputs[0]}
+    own = {
+        "head": lambda model: _classifier(model).input_tensors[0],
+        "logits": lambda model: model.outputs[0],
+    }
     return {cut: own[cut](model) if cut in own else stages[cut] for cut in cuts}
 
 
-def _before_classifier(model: keras.Model) -> keras.KerasTensor:
+def classifier_model(model: keras.Model) -> keras.Model:
+    """The last layer with weights and what stands behind it: features at "head" -> the output.
+
+    It shares its layers with ``model``; auxiliary heads are no part of it.
+
+    Raises:
+        BadInputError: the network does not end in one classifying layer.
+    """
+    import keras
+
+    return keras.Model(
+        _classifier(model).input_tensors[0], model.outputs[0], name=f"{model.name}_classifier"
+    )
+
+
+def classifier_layer(model: keras.Model) -> keras.Layer:
+    """The last layer with weights; raises BadInputError as `classifier_model`."""
+    return _classifier(model).operation
+
+
+def _classifier(model: keras.Model):
+    """The call of the layer that classifies."""
     makers = {id(output): node for node in calls(model) for output in node.outputs}
     node = makers[id(model.outputs[0])]
     # Behind it stand an activation, a pooling or a softmax at most.
@@ -78,7 +102,7 @@ def _before_classifier(model: keras.Model) -> keras.KerasTensor:
             f"the classifier of {model.name} is unknown: {node.operation.name!r} is no single "
             "layer; cut the network at a stage or at its logits"
         )
-    return node.input_tensors[0]
+    return node
 
 
 def _stages(model: keras.Model) -> dict[str, keras.KerasTensor]:

@@ -109,7 +109,8 @@ def read_notes(path: str | os.PathLike) -> dict:
     Returns:
         ``classes``: the names of its outputs, in their order; ``split``: the arguments of
         `kzoo.load_data` that decided which images it was trained on; ``crop``: the share of the
-        shorter side of an image that the network is given. Empty, and 1, where not known.
+        shorter side of an image that the network is given; ``weights``: the tag or file of the
+        pretrained weights that it began with. Empty, and 1, where not known.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -122,14 +123,18 @@ def read_notes(path: str | os.PathLike) -> dict:
 
 def checked_notes(given: object) -> dict:
     """What `read_notes` returns, of notes from a file that may be anybody's."""
-    found = {"classes": [], "split": {}, "crop": 1.0}
-    classes, split, crop = (given.get(key) if isinstance(given, dict) else None for key in found)
+    found = {"classes": [], "split": {}, "crop": 1.0, "weights": ""}
+    classes, split, crop, weights = (
+        given.get(key) if isinstance(given, dict) else None for key in found
+    )
     if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
         found["classes"] = classes
     if isinstance(split, dict) and set(split) <= {"seed", "validation", "test"}:
         found["split"] = split
     if isinstance(crop, float) and 0.1 <= crop <= 1:
         found["crop"] = crop
+    if isinstance(weights, str):
+        found["weights"] = weights
     return found
 
 
@@ -192,7 +197,7 @@ def functional(
     for each in further:
         if each.shape != output:
             raise BadInputError(f"{path} gives {output}, and {each.shape} from an auxiliary head")
-    last = _last_operation(model)
+    last = last_operation(model)
     activation = getattr(getattr(last, "activation", None), "__name__", "linear")
     if output[1] < 2 or activation not in ("linear", "softmax") or type(last).__name__ == "Sigmoid":
         ends = "a sigmoid" if type(last).__name__ == "Sigmoid" else f"activation {activation!r}"
@@ -214,19 +219,19 @@ def opened(model: keras.Model | str | os.PathLike, *, auxiliary: bool = False) -
     return functional(model, auxiliary=auxiliary)
 
 
-def _last_operation(model: keras.Model):
+def last_operation(model: keras.Model):
     """The operation that gives the output, inside nested models too."""
     import keras
 
     last = model.outputs[0]._keras_history.operation
-    return _last_operation(last) if isinstance(last, keras.Model) else last
+    return last_operation(last) if isinstance(last, keras.Model) else last
 
 
 def gives_probabilities(model: keras.Model) -> bool:
     """Whether the model ends in a softmax, inside its last layer or as one."""
     import keras
 
-    last = _last_operation(model)
+    last = last_operation(model)
     activation = getattr(last, "activation", None)
     return type(last).__name__ == "Softmax" or activation is keras.activations.softmax
 

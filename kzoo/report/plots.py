@@ -126,6 +126,33 @@ def curves(history: Sequence[Mapping], path: str | os.PathLike, title: str = "")
         figure.align_ylabels()
 
 
+def rate_test(record: Mapping, path: str | os.PathLike) -> None:
+    """Loss against the learning rate of a range test, with the rates that it tells.
+
+    Args:
+        record: as of `kzoo.learn.rate_finder.RateTest`.
+        path: the PNG.
+    """
+    rates, losses, smoothed = (record[key] for key in ("rates", "losses", "smoothed"))
+    with drawn(path, 6.2, 3.4, "Learning-rate range test") as figure:
+        axes = figure.subplots()
+        axes.plot(rates, losses, color=FAINT, linewidth=1, label="loss of a batch")
+        axes.plot(rates, smoothed, color=BLUE, linewidth=2, label="moving mean")
+        for name, side in (("steepest", "right"), ("lowest", "left")):
+            rate = record[name]
+            axes.axvline(rate, color=GREEN, linewidth=1.2, linestyle=(0, (4, 1.5)))
+            axes.annotate(
+                f" {name} at {rate:.1e} ", (rate, 1), xycoords=("data", "axes fraction"),
+                ha=side, va="top", fontsize=8, color=GREEN,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_ylim(0, 1.6 * max(smoothed[0], min(smoothed)))
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss (nats)")
+        axes.grid(axis="y")
+        axes.legend(loc="lower left")
+
+
 def _number(value: float | None, scale: float = 1) -> float:
     return math.nan if value is None or not math.isfinite(value) else scale * value
 

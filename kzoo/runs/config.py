@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from kzoo.errors import MissingError, UsageError, nearest
-from kzoo.learn.phase import BATCH_NORM
+from kzoo.learn.phase import BATCH_NORM, MONITORS, Phase, recipe_phases
 from kzoo.runs.shipped import shipped_configs
 from kzoo.zoo.blocks import FLAVOURS, NORMS
 from kzoo.zoo.build import MAX_SEED
@@ -72,8 +72,10 @@ class PhaseConfig(_Section):
 
 
 class TrainConfig(PhaseConfig):
-    """One phase, or several in ``phases``, and the arguments of `kzoo.finetune`.
+    """The arguments of `kzoo.finetune`.
 
+    Without ``phases``, those of `kzoo.learn.phase`'s recipe for random or for pretrained weights;
+    the fields of a phase that stand here and are not the defaults change its last one.
     Without ``auxiliary_weight``, every network has that of its card.
     """
 
@@ -84,7 +86,8 @@ class TrainConfig(PhaseConfig):
     augment: str | list[str | dict[str, object]] = "none"
     auxiliary_weight: float | None = Field(None, ge=0, allow_inf_nan=False)
     early_stopping: int | None = Field(None, ge=1)
-    monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    monitor: Literal[tuple(MONITORS)] = "val_loss"
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
     checkpoint_seconds: float = Field(60.0, ge=0)
 
     @model_validator(mode="after")
@@ -96,10 +99,14 @@ class TrainConfig(PhaseConfig):
                     raise ValueError(f"phases are given, so {key} stands in each of them, not here")
         return self
 
-    def all_phases(self) -> list[PhaseConfig]:
-        """``phases``, or the one that stands in the section itself."""
+    def all_phases(self, pretrained: bool) -> list[Phase]:
+        """``phases``, or those of the recipe for such weights, changed by the section's fields."""
+        if self.phases:
+            return [Phase(**phase.model_dump(mode="json")) for phase in self.phases]
+        default = PhaseConfig()
         own = {key: getattr(self, key) for key in PhaseConfig.model_fields}
-        return self.phases or [PhaseConfig(**own)]
+        changes = {key: value for key, value in own.items() if value != getattr(default, key)}
+        return [*recipe_phases("auto", pretrained, changes)]
 
 
 class QuantizeConfig(_Section):

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from kzoo.learn.finetune import finetune
 from kzoo.learn.optimizer import make_optimizer
 from kzoo.lite.check import check
 from kzoo.lite.convert import convert
+from kzoo.lite.extract import litert_engine
 from kzoo.lite.quantize import quantize
 from kzoo.measure.profile import profile
 from kzoo.measure.runtimes import choose_runtime
@@ -109,8 +110,9 @@ def run(
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
     if not _holds(folder / "config.yaml", resolved):
         # Not for a config that was accepted before: Keras takes seconds to import.
-        for phase in config.train.all_phases():
-            make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
+        for model in models.values():
+            for phase in config.train.all_phases(bool(model.weights)):
+                make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
     with disk_errors(folder):
         (folder / "models").mkdir(parents=True, exist_ok=True)
         ledger = Ledger(folder, config.steps)
@@ -250,7 +252,7 @@ class _Steps:
                 name, weights, progress=self.progress, **options, **arguments
             )
             model = found.model if found else build(name, **options, **arguments)
-            save_model(model, self.folder / file, force=True)
+            save_model(model, self.folder / file, notes={"weights": weights or ""}, force=True)
             trainable, total = parameters(model)
             counts = {"params": trainable, "total_params": total, "macs": macs(model)}
             return counts | ({"weights": found.record()} if found else {})
@@ -272,7 +274,8 @@ class _Steps:
     def _finetune(self, name: str) -> None:
         file = f"models/{name}.keras"
         train = self.config.train
-        phases = [phase.model_dump(mode="json") for phase in train.all_phases()]
+        weights = self.config.all_models()[name].weights
+        phases = [asdict(phase) for phase in train.all_phases(bool(weights))]
         options = train.model_dump(mode="json", exclude={"phases", *PhaseConfig.model_fields})
         # How often a checkpoint is written is of no concern to the result.
         seconds = options.pop("checkpoint_seconds")
@@ -290,6 +293,7 @@ class _Steps:
                 output=self.folder / file,
                 force=True,
                 checkpoint_seconds=seconds,
+                engine=litert_engine(),
                 progress=_named(self.progress, name),
                 **options,
             )

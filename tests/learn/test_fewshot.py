@@ -62,7 +62,7 @@ def test_more_images_are_better_and_deep_features_of_a_trained_network_need_few(
             for cut in ("stage1", "head")
         }
         first, *_, last = of_cut["head"]
-        assert 0.8 < first["accuracy"] < last["accuracy"] - 0.02
+        assert 0.7 < first["accuracy"] < last["accuracy"] - 0.02
         assert first["log_loss"] > last["log_loss"]
         for deep, early in zip(of_cut["head"], of_cut["stage1"], strict=True):
             assert deep["accuracy"] > early["accuracy"] + 0.2
@@ -82,7 +82,8 @@ def test_means_and_intervals_are_those_of_the_rows(study):
             assert mean[key] == pytest.approx(np.mean(values))
             half = 3.182446 * np.std(values, ddof=1) / 2  # Student's t, 3 degrees of freedom
             low, high = mean[f"{key}_interval"]
-            assert (low, high) == pytest.approx((np.mean(values) - half, np.mean(values) + half))
+            wanted = (np.mean(values) - half, np.mean(values) + half)
+            assert (low, high) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_curves_end_at_the_head_they_tell_of(study):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import kzoo
 from kzoo.errors import KzooError, MissingError, UsageError
-from kzoo.learn.phase import Phase
+from kzoo.learn.phase import SCRATCH, TRANSFER, Phase
 from kzoo.runs import config as configs
 from kzoo.runs.config import load_config
 from kzoo.runs.shipped import shipped_configs
@@ -38,7 +39,11 @@ def write(tmp_path):
         # The size and what is of the images comes from the data, the head is the steps'.
         (configs.ModelConfig, kzoo.build, {"classes", "size", "channels", "head", "seed"}),
         (configs.PhaseConfig, Phase, set()),
-        (configs.TrainConfig, kzoo.finetune, {"model", "data", "seed", "output", "phases"}),
+        (
+            configs.TrainConfig,
+            kzoo.finetune,
+            {"model", "data", "seed", "output", "phases", "engine", "logs"},
+        ),
         (configs.QuantizeConfig, kzoo.quantize, {"model", "output", "calibrate", "head", "seed"}),
         (configs.CheckConfig, kzoo.check, {"file", "against", "data", "split"}),
         (configs.ProfileConfig, kzoo.profile, {"model", "target"}),
@@ -68,9 +73,18 @@ def test_fields_and_defaults_are_those_of_the_function(section, function, elsewh
         assert default == (list(wanted) if isinstance(wanted, tuple) else wanted), name
 
 
-def test_without_phases_the_section_is_the_functions_one_phase():
-    (phase,) = inspect.signature(kzoo.finetune).parameters["phases"].default
-    assert [Phase(**each.model_dump()) for each in configs.TrainConfig().all_phases()] == [phase]
+def test_without_phases_the_weights_decide_the_recipe():
+    assert configs.TrainConfig().all_phases(False) == [*SCRATCH]
+    assert configs.TrainConfig().all_phases(True) == [*TRANSFER]
+    assert configs.PhaseConfig().model_dump() == vars(Phase())
+
+
+def test_a_field_of_the_section_changes_the_last_phase():
+    first, last = configs.TrainConfig(epochs=3).all_phases(True)
+    assert first == TRANSFER[0]
+    assert last == dataclasses.replace(TRANSFER[1], epochs=3)
+    (only,) = configs.TrainConfig(trainable=["head"]).all_phases(True)
+    assert only == dataclasses.replace(TRANSFER[1], trainable="head")
 
 
 @pytest.mark.parametrize("name", shipped_configs())

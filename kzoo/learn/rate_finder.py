@@ -1,0 +1,128 @@
+"""The learning-rate range test: which rate to begin with."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kzoo.data.dataset import Dataset
+from kzoo.errors import BadInputError, UsageError
+from kzoo.learn.augment import Augment, Augmenter, augmentation
+from kzoo.learn.inputs import matching_data
+from kzoo.learn.phase import Phase, as_phase
+from kzoo.learn.task import Classification, Plan
+from kzoo.network.model_file import opened, read_notes
+from kzoo.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import keras
+
+LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 120
+SMOOTHING = 0.9
+"""Of the moving mean of losses; its start is corrected for."""
+SKIPPED = 10
+"""First steps, whose moving mean is of too few losses to tell a fall from noise."""
+DIVERGED = 4.0
+"""Times the lowest loss, where the test ends."""
+
+
+@dataclass(frozen=True)
+class RateTest:
+    """What came out of `find_learning_rate`.
+
+    Attributes:
+        rates: of every step, rising from LOWEST by a constant factor.
+        losses: of every step's batch, before it.
+        smoothed: their moving mean.
+        steepest: the rate at which ``smoothed`` falls fastest: a rate to train with.
+        lowest: the rate at which it is lowest: too high already; a tenth of it is common, too.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    steepest: float
+    lowest: float
+
+    def to_dict(self) -> dict:
+        """The record as JSON values."""
+        return asdict(self)
+
+
+def find_learning_rate(
+    model: keras.Model | str | os.PathLike,
+    data: Dataset | str | os.PathLike,
+    *,
+    phase: Phase | Mapping[str, object] = Phase(),  # noqa: B008, it is frozen
+    batch_size: int = 32,
+    augment: Augment = "none",
+    seed: int = 0,
+    data_options: Mapping[str, object] | None = None,
+    progress: Progress = silent,
+) -> RateTest:
+    """Trains some steps with a rising rate and tells where the loss falls fastest.
+
+    The range test of Smith 2017 (arXiv:1506.01186, section 3.3), with a rate that rises by a
+    constant factor from LOWEST to HIGHEST in STEPS steps, until the loss is DIVERGED times its
+    lowest. The model's weights are as before afterwards.
+
+    Args:
+        model, data, batch_size, augment, seed, data_options: as for `kzoo.finetune`.
+        phase: what is trained and with what optimizer; its epochs, rate and schedule do not count.
+        progress: called after each step.
+
+    Raises:
+        UsageError, BadInputError, MissingError: as `kzoo.finetune`.
+    """
+    notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
+    model = opened(model)
+    options = {"seed": seed, "progress": progress, **(data_options or {})}
+    data = matching_data(
+        model.inputs[0].shape[1:], model.outputs[0].shape[1], data,
+        {"classes": notes.get("classes", ())}, **options,
+    )  # fmt: skip
+    if batch_size < 1:
+        raise UsageError(f"batch_size is at least 1; {batch_size} was given")
+    train = data.splits["train"]
+    batch_size = min(batch_size, len(train))
+    rising = {"name": "exponential", "decay_rate": HIGHEST / LOWEST}
+    phase = replace(as_phase(phase), learning_rate=LOWEST, schedule=rising)
+    plan = Plan([phase], batch_size, None, 0.0, [1.0], augmentation(augment), None, "", seed)
+    augmenter = Augmenter(plan.augment, seed) if plan.augment else None
+    kept = [np.array(variable) for variable in model.variables]
+    flags = {layer: layer.trainable for layer in model.layers}
+    try:
+        task = Classification(model, data, plan, phase, augmenter, None, progress)
+        task.compile(phase, STEPS)
+        losses, smoothed, mean = [], [], 0.0
+        for step in range(STEPS):
+            epoch, place = divmod(step * batch_size, len(train) - batch_size + 1)
+            chosen = np.sort(data.order("train", seed, epoch)[place : place + batch_size])
+            loss = float(task.model.train_on_batch(*task.batch(chosen), return_dict=True)["loss"])
+            if not math.isfinite(loss):
+                break
+            losses.append(loss)
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+            smoothed.append(mean / (1 - SMOOTHING ** (step + 1)))
+            progress("raise the learning rate", step + 1, STEPS)
+            if smoothed[-1] > DIVERGED * min(smoothed):
+                break
+    finally:
+        for variable, value in zip(model.variables, kept, strict=True):
+            variable.assign(value)
+        for layer, flag in flags.items():
+            layer.trainable = flag
+    lowest = int(np.argmin(smoothed)) if smoothed else 0
+    if lowest < SKIPPED + 2:
+        raise BadInputError(
+            f"the loss falls at no learning rate from {LOWEST:g} to {HIGHEST:g}; is the phase's "
+            "trainable part connected to the labels, and are these right?"
+        )
+    rates = [LOWEST * (HIGHEST / LOWEST) ** (step / STEPS) for step in range(len(losses))]
+    steepest = SKIPPED + int(np.argmin(np.gradient(smoothed[SKIPPED : lowest + 1])))
+    return RateTest(rates, losses, smoothed, rates[steepest], rates[lowest])
