@@ -97,7 +97,7 @@ class Loop:
             self.task = self.make_task(
                 self.model, self.data, self.plan, phase, self.augmenter, self.engine, self.progress
             )
-            self.task.compile(phase, self.steps)
+            self.task.compile(phase, self.steps * phase.epochs)
             if found:
                 self._restore(*found)
                 found = None

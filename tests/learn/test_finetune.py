@@ -63,6 +63,13 @@ def test_every_epoch_has_a_complete_row(two_phases):
     assert [row["learning_rate"] for row in history] == [0.25, 0.25, pytest.approx(0, abs=1e-8)]
 
 
+def test_a_schedule_lasts_its_whole_phase(few_digits):
+    phases = [{"epochs": 4, "trainable": "classifier"}, {"epochs": 2, "learning_rate": 0.1}]
+    rates = [row["learning_rate"] for row in finetune(linear(), few_digits, phases=phases).history]
+    cosine = [1e-3 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in (1, 2, 3, 4)]
+    assert rates == pytest.approx([*cosine, 0.05, 0], rel=1e-3, abs=1e-7)
+
+
 def test_progress_counts_every_step_of_all_phases(two_phases):
     steps = [event[1:] for event in two_phases[1] if event[0].startswith("train")]
     assert steps == [(step, 15) for step in range(1, 16)]
