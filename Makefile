@@ -1,8 +1,9 @@
 # make demo, make test: from a fresh checkout to a result. Needs Python 3.11 or later with venv.
 PYTHON ?= python3
 BIN := .venv/bin
+JAX := .venv-jax/bin
 
-.PHONY: demo test test-all lint format bench results zoo clean
+.PHONY: demo test test-all test-jax lint format bench results zoo clean
 
 demo: .venv/kzoo
 	$(BIN)/kzoo run configs/quickstart.yaml
@@ -10,8 +11,13 @@ demo: .venv/kzoo
 test: .venv/test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: .venv/test
+test-all: .venv/test test-jax
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
+
+# The rooms below lite/ on the JAX backend, beside no TensorFlow; several processes; a Ray cluster.
+test-jax: .venv-jax/test
+	KERAS_BACKEND=jax $(JAX)/python -m pytest -m "slow or not slow" \
+		tests/backends tests/data tests/learn tests/network tests/compress
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -27,6 +33,7 @@ bench: .venv/kzoo
 	$(BIN)/python tools/bench/conversion.py
 	$(BIN)/python tools/bench/build.py
 	$(BIN)/python tools/bench/features.py
+	$(BIN)/python tools/bench/classifier.py
 
 # docs/zoo.md: hours, on a machine that does nothing else; stopped at any time, it goes on later.
 zoo: .venv/kzoo
@@ -55,5 +62,12 @@ results: .venv/kzoo
 	$(BIN)/python -m pip install -qq -e '.[test]'
 	@touch $@ .venv/kzoo
 
+.venv-jax/test: .venv/bin/python setup.cfg pyproject.toml tools/requirements.py
+	$(PYTHON) -m venv .venv-jax
+	$(JAX)/python -m pip install -qq --upgrade pip
+	$(JAX)/python -m pip install -qq $$($(PYTHON) tools/requirements.py jax ray test)
+	$(JAX)/python -m pip install -qq --no-deps -e .
+	@touch $@
+
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-jax build *.egg-info

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kzoo.compress.reparameterize import reparameterize
     from kzoo.data.load import load_data
+    from kzoo.learn.distill import distill
+    from kzoo.learn.explain import explain
     from kzoo.learn.fewshot import fewshot
     from kzoo.learn.finetune import finetune
     from kzoo.lite.check import check
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from kzoo.measure.profile import profile
     from kzoo.network.features import stage_features
     from kzoo.registry import list_models
-    from kzoo.runs.steps import run
+    from kzoo.runs.run import run
     from kzoo.zoo.build import build
 
 __version__ = "0.1.0"
@@ -32,14 +34,16 @@ _API = {
     "load_data": "kzoo.data.load",
     "finetune": "kzoo.learn.finetune",
     "fewshot": "kzoo.learn.fewshot",
+    "distill": "kzoo.learn.distill",
     "reparameterize": "kzoo.compress.reparameterize",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
     "check": "kzoo.lite.check",
     "evaluate": "kzoo.lite.evaluate",
     "predict": "kzoo.lite.predict",
+    "explain": "kzoo.learn.explain",
     "profile": "kzoo.measure.profile",
-    "run": "kzoo.runs.steps",
+    "run": "kzoo.runs.run",
     "stage_features": "kzoo.network.features",
 }
 
@@ -47,7 +51,9 @@ __all__ = [
     "build",
     "check",
     "convert",
+    "distill",
     "evaluate",
+    "explain",
     "fewshot",
     "finetune",
     "list_models",

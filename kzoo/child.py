@@ -136,6 +136,7 @@ class Worker:
             env={
                 "TF_CPP_MIN_LOG_LEVEL": "1",
                 **os.environ,
+                "KERAS_BACKEND": "tensorflow",  # converts, whatever this process trains on
                 "PYTHONPATH": os.pathsep.join(_search_path()),
             },
             text=True,
@@ -237,28 +238,34 @@ def _serve(answers_fd: int) -> None:
     with os.fdopen(answers_fd, "w") as answers:
         for line in _requests():
             request = json.loads(line)
+            module, name = request["function"].split(":")
             try:
                 os.chdir(request["folder"])
-                module, name = request["function"].split(":")
                 value = getattr(importlib.import_module(module), name)(**request["arguments"])
                 answer = {"value": value}
             except KzooError as error:
                 answer = {"error": type(error).__name__, "message": str(error)}
             except Exception as error:
                 traceback.print_exc()
-                # The disk's refusals are the parent's to explain: it knows what was to be written.
-                refused = isinstance(error, OSError) and error.errno in DISK_ERRORS
-                answer = (
-                    {"errno": error.errno, "message": error.strerror}
-                    if refused
-                    else {"error": "", "message": f"{type(error).__name__}: {error}"}
-                )
+                answer = _explained(error, module)
             sys.stdout.flush()
             sys.stderr.flush()
             unit = 1 if sys.platform == "darwin" else 1024
             peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             answers.write(json.dumps({**answer, "peak": peak}) + "\n")
             answers.flush()
+
+
+def _explained(error: Exception, module: str) -> dict:
+    """The answer for an error that the function of this module did not mean for its caller."""
+    # The disk's refusals are the parent's to explain: it knows what was to be written.
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return {"errno": error.errno, "message": error.strerror}
+    # A package is the user's to install, the asked module is not.
+    if isinstance(error, ModuleNotFoundError) and error.name != module:
+        message = f"the package {error.name!r} is not installed; pip install it"
+        return {"error": "MissingError", "message": message}
+    return {"error": "", "message": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

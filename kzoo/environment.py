@@ -11,6 +11,7 @@ PACKAGES = (
     "kzoo",
     "tensorflow",
     "keras",
+    "jax",
     "ai-edge-litert",
     "tflite-runtime",
     "numpy",

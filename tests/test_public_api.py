@@ -54,7 +54,10 @@ def test_importing_kzoo_imports_nothing_heavy():
 
 
 def test_records_are_typed():
-    verbs = ("finetune", "fewshot", "convert", "quantize", "evaluate", "check", "profile", "run")
+    verbs = (
+        "finetune", "fewshot", "distill", "explain", "convert", "quantize", "evaluate", "check",
+        "profile", "run",
+    )  # fmt: skip
     for name in verbs:
         function = getattr(kzoo, name)
         module = sys.modules[function.__module__]

@@ -1,6 +1,8 @@
 """Writes the tables of docs/results.md and of the README from the records of runs and benchmarks.
 
 python tools/results.py runs/quickstart [runs/photos] --bench build/startup.json ...
+
+The first run is the README's, too. A few-shot study or a distillation has tables of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from kzoo.errors import BadInputError, KzooError
 from kzoo.report.records import Records, read_records
-from kzoo.report.table import format_rows, rows
+from kzoo.report.summary import tables
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- table written by tools/results.py -->\n", "<!-- end of table -->\n"
@@ -38,16 +40,30 @@ def conditions(environment: dict) -> str:
 
 
 def run_section(folder: Path) -> str:
-    """A run's table and the conditions of its latencies.
+    """A run's tables and their conditions.
 
     The folder's ledger may hold records of models that the config named once; they do not count.
     """
     records = read_records(folder)
     seconds = sum(record["seconds"] for record in records.all())
-    return (
-        f"## {records.name}\n\n{markdown(*format_rows(rows(records)))}\n"
-        f"{latency_conditions(records)} Its steps took {seconds:.0f} s.\n"
+    shown = "\n".join(
+        f"{markdown(table.header, table.cells)}\n{table.note}\n" for table in tables(records)
     )
+    return (
+        f"## {records.name}\n\n{shown}\n{run_conditions(records)} Its steps took {seconds:.0f} s.\n"
+    )
+
+
+def run_conditions(records: Records) -> str:
+    """When and where a run's latencies were measured; of one without them, where it was run.
+
+    Raises:
+        BadInputError: latencies are missing, or not all of the same conditions.
+    """
+    if any("profile" in steps for steps in records.wanted.values()):
+        return latency_conditions(records)
+    record = records.all()[-1]
+    return f"{record['date'][:10]}, {conditions(record['environment'])}"
 
 
 def latency_conditions(records: Records) -> str:

@@ -76,7 +76,8 @@ offline_option = click.option("--offline", is_flag=True, help="Download nothing.
 def command(name, arguments, output, weights, offline, force, as_json, **options) -> None:
     """Build the architecture NAME, with random or pretrained weights, and write a .keras file.
 
-    ARGUMENTS such as alpha=0.5 are the builder's, instead of those that `kzoo info` shows.
+    ARGUMENTS such as alpha=0.5 are the builder's, instead of those that `kzoo info` shows. The
+    FILE of --weights may be the folder of a TensorFlow SavedModel.
 
     \b
     Examples:
@@ -100,10 +101,12 @@ def command(name, arguments, output, weights, offline, force, as_json, **options
     if weights is not None:
         with bar() as progress:
             found = pretrained(
-                name, weights, offline=offline, progress=progress, **options, **variant
+                name, _opened(weights), offline=offline, progress=progress, **options, **variant
             )
     model = found.model if found else build(name, **options, **variant)
-    notes = {"classes": list(found.classes), "crop": found.crop} if found else {}
+    notes = (
+        {"classes": list(found.classes), "crop": found.crop, "weights": weights} if found else {}
+    )
     save_model(model, output, notes=notes, force=force)
     trainable, total = parameters(model)
     record = {
@@ -113,8 +116,8 @@ def command(name, arguments, output, weights, offline, force, as_json, **options
         "arguments": variant,
         "head": options["head"],
         "norm": options["norm"],
-        "flavour": options["flavour"] or (found and found.flavour) or row.flavour,
-        "weights": found and found.record(),
+        "flavour": found.flavour if found else options["flavour"] or row.flavour,
+        "weights": found and found.record() | {"file": str(found.file or weights)},
         "auxiliary": options["auxiliary"],
         "seed": options["seed"],
         "input": list(model.inputs[0].shape[1:]),
@@ -129,7 +132,7 @@ def command(name, arguments, output, weights, offline, force, as_json, **options
             ("input", " x ".join(map(str, record["input"]))),
             ("outputs", f"{record['outputs']} ({OUTPUTS[record['head']]})"),
             ("auxiliary", _auxiliary(model, row, record)),
-            ("weights", _weights(found)),
+            ("weights", _weights(found, weights)),
             *(("note", note) for note in (found.notes if found else ())),
             ("seed", record["seed"]),
             ("parameters", f"{trainable:,} trainable, {total:,} in all"),
@@ -148,11 +151,22 @@ def _auxiliary(model, row, record: dict) -> str | None:
     )
 
 
-def _weights(found) -> str | None:
+def _opened(weights: str):
+    """The variables of a SavedModel, which TensorFlow reads; else what was given."""
+    from pathlib import Path
+
+    if not (Path(weights) / "saved_model.pb").exists():
+        return weights
+    from kzoo.lite.saved_model import read_saved_model
+
+    return read_saved_model(weights)
+
+
+def _weights(found, given: str) -> str | None:
     if found is None:
         return None
     if found.source is None or not found.source.labels:
-        return str(found.file)
+        return given
     source = found.source
     top1 = f", published top-1 {source.top1} %" if source.top1 else ""
     return f"{source.tag}{top1}, licence {source.licence}"

@@ -26,6 +26,22 @@ from kzoo.cli.terminal import (
 WRITTEN = ("fewshot.json", "fewshot.csv", "report.html")
 
 
+class Address(click.ParamType):
+    """``HOST:PORT``, ``ray://HOST:PORT``, ``auto`` or ``local``."""
+
+    name = "address"
+
+    def convert(self, value, param, ctx):
+        if not re.fullmatch(r"auto|local|(ray://)?[^/]+:\d+", value):
+            self.fail(
+                f"{value!r} is no address of a Ray cluster; type --ray=HOST:PORT, or --ray as the "
+                "last word for workers on this machine",
+                param,
+                ctx,
+            )
+        return value
+
+
 class Cut(click.ParamType):
     """``stage3``, ``head`` or ``logits``."""
 
@@ -86,6 +102,14 @@ class Cut(click.ParamType):
     help="What extracts the features; litert is faster from about a thousand images on."
     "  [default: keras]",
 )
+@click.option(
+    "--ray",
+    type=Address(),
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help="Train on a Ray cluster, HOST:PORT or auto; without an address on this machine's cores.",
+)
 @weights_option
 @offline_option
 @size_option
@@ -106,6 +130,7 @@ def command(
       kzoo fewshot efficientnet_lite0 photos/ -o study --size 128
       kzoo fewshot net.keras photos/ -o study --shots 1 5 25 --at stage3 stage4 head
       kzoo fewshot net.keras photos/ -o study --head logits-T --temperature 1 2 4 8 16
+      kzoo fewshot net.keras photos/ -o study --seeds 100 --ray 10.0.0.1:6379
     """
     from pathlib import Path
 

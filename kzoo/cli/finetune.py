@@ -95,6 +95,12 @@ from kzoo.cli.terminal import (
     help="A folder for history.csv and, with kzoo[tensorboard], TensorBoard.",
 )
 @click.option(
+    "--distributed",
+    is_flag=True,
+    help="Share every batch with all devices of all processes that were started together, with "
+    "KERAS_BACKEND=jax; see docs/scale.md.",
+)
+@click.option(
     "--find-lr",
     is_flag=True,
     help="Train nothing: raise the learning rate step by step and plot the loss to OUTPUT.lr.png.",
@@ -119,11 +125,12 @@ def command(model, data, output, phases, augment, find_lr, force, as_json, **opt
       kzoo finetune net.keras photos/ -o trained.keras \\
         --phase "epochs: 3, trainable: head" --phase "epochs: 10, learning_rate: 1e-4"
     """
+    from kzoo.errors import UsageError
     from kzoo.files import new_output
     from kzoo.learn.augment import parse_augment
     from kzoo.learn.finetune import finetune
     from kzoo.learn.phase import Phase, parse_phase, recipe_phases
-    from kzoo.lite.extract import litert_engine
+    from kzoo.lite.extract import fast_engine
     from kzoo.network.model_file import read_notes
     from kzoo.report.plots import curves
 
@@ -134,6 +141,8 @@ def command(model, data, output, phases, augment, find_lr, force, as_json, **opt
     )
     augment = parse_augment(augment)
     if find_lr:
+        if options["distributed"]:
+            raise UsageError("--find-lr runs in one process; leave --distributed out")
         _find_lr(model, data, output, chosen[-1], augment, force, as_json, options)
         return
     for written in (output, f"{output}.json", f"{output}.png"):
@@ -146,10 +155,12 @@ def command(model, data, output, phases, augment, find_lr, force, as_json, **opt
             augment=augment,
             output=output,
             force=force,
-            engine=litert_engine(),
+            engine=fast_engine(),
             progress=progress,
             **options,
         )
+    if training.output is None:  # process 0 of those that trained together writes and prints
+        return
     record = training.to_dict()
     keep_record("finetune", output, record)
     curves(training.history, f"{output}.png", output)

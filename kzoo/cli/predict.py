@@ -31,32 +31,38 @@ def command(images, model, weights, offline, top, as_json) -> None:
       kzoo predict cat.jpg --model efficientnet_lite0
       kzoo predict photos/*.jpg --model trained.keras --top 3
     """
-    from kzoo.errors import BadInputError, UsageError
     from kzoo.lite.predict import predict
 
-    classes, crop = (), None
-    if not model.endswith((".keras", ".h5", ".tflite")):
-        from kzoo.registry import entry
-        from kzoo.zoo.weights.load import pretrained
-        from kzoo.zoo.weights.table import weights_of
-
-        if weights is None:
-            known = weights_of(entry(model).name)
-            weights = known[0].tag if known else "imagenet"
-        with bar() as progress:
-            found = pretrained(model, weights, offline=offline, progress=progress)
-        for note in found.notes:
-            click.echo(f"note: {note}", err=True)
-        if not found.complete:
-            raise BadInputError(
-                f"the classifier of {model} has no weights in {found.file}; train one: "
-                f"kzoo build {model} --weights {weights}, then kzoo finetune"
-            )
-        model, classes, crop = found.model, found.classes, found.crop
-    elif weights:
-        raise UsageError(f"{model} has weights of its own; --weights goes with a name")
-    record = {"predictions": predict(model, images, top=top, classes=classes, crop=crop)}
+    network, classes, crop = named(model, weights, offline)
+    record = {"predictions": predict(network, images, top=top, classes=classes, crop=crop)}
     show(record, "\n".join(_lines(record["predictions"])), as_json)
+
+
+def named(model: str, weights: str | None, offline: bool) -> tuple:
+    """What stands for MODEL: a file as it is, an architecture with its weights; classes; crop."""
+    from kzoo.errors import BadInputError, UsageError
+
+    if model.endswith((".keras", ".h5", ".tflite")):
+        if weights:
+            raise UsageError(f"{model} has weights of its own; --weights goes with a name")
+        return model, (), None
+    from kzoo.registry import entry
+    from kzoo.zoo.weights.load import pretrained
+    from kzoo.zoo.weights.table import weights_of
+
+    if weights is None:
+        known = weights_of(entry(model).name)
+        weights = known[0].tag if known else "imagenet"
+    with bar() as progress:
+        found = pretrained(model, weights, offline=offline, progress=progress)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    if not found.complete:
+        raise BadInputError(
+            f"the classifier of {model} has no weights in {found.file}; train one: "
+            f"kzoo build {model} --weights {weights}, then kzoo finetune"
+        )
+    return found.model, found.classes, found.crop
 
 
 def _lines(predictions: list[dict]) -> list[str]:

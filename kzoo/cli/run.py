@@ -23,13 +23,16 @@ def command(config, overrides, output, as_json) -> int:
       kzoo run quickstart
       kzoo run quickstart train.epochs=20 quantize.samples=500 -o runs/longer
       kzoo run photos data.path=photos/
+      kzoo run caltech256_vgg16_fewshot data.path=256_ObjectCategories/
     """
-    from kzoo.report.table import format_rows
-    from kzoo.runs.steps import run
+    from kzoo.report.summary import run_tables
+    from kzoo.runs.run import run
 
     with bar() as progress:
         done = run(config, overrides, output=output, progress=progress)
-    lines = [table(*format_rows(done.rows)), ""]
+    lines = []
+    for each in run_tables(done.folder):
+        lines += [table(each.header, each.cells), ""]
     if done.kept:
         lines.append(f"steps run: {len(done.ran)}; unchanged and kept: {len(done.kept)}")
     lines += [f"gate not met: {failure}" for failure in done.failures]

@@ -80,8 +80,12 @@ class Augmenter:
         made = [_named(layer)(seed=seed + i) for i, layer in enumerate(layers)]
 
         class Augmentation(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.made = made  # tracked: JAX forgets the random state of other layers
+
             def call(self, batch):
-                for layer in made:
+                for layer in self.made:
                     batch = layer(batch, training=True)
                 return batch
 

@@ -12,7 +12,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,17 +41,27 @@ def save_checkpoint(folder: Path, step: int, arrays: Mapping[str, np.ndarray], s
         path.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, np.ndarray], dict] | None:
-    """The latest checkpoint whose hash is right, as (arrays, state); None if there is none."""
+def load_checkpoint(
+    folder: Path, told: Callable[[bytes], bytes] = lambda data: data
+) -> tuple[dict[str, np.ndarray], dict] | None:
+    """The latest checkpoint whose hash is right, as (arrays, state); None if there is none.
+
+    ``told`` makes of the bytes that this process found those that count, see `Team.told`.
+    """
+    data = told(_latest(folder))
+    if not data:
+        return None
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return arrays, json.loads(arrays.pop("__state__").tobytes())
+
+
+def _latest(folder: Path) -> bytes:
     for path in reversed(_checkpoints(folder)):
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest()[:16] != _NAME.fullmatch(path.name)[2]:
-            continue
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        state = json.loads(arrays.pop("__state__").tobytes())
-        return arrays, state
-    return None
+        if hashlib.sha256(data).hexdigest()[:16] == _NAME.fullmatch(path.name)[2]:
+            return data
+    return b""
 
 
 def drop_checkpoints(folder: Path) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import mmap
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import keras
 
 VERSION = 1
-NAME = "features.npy"
 BATCH = 64
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Probabilities below it count as it, where logits are the logarithms of probabilities."""
@@ -107,27 +106,58 @@ def features(
         raise UsageError("no cut is given; stage1, stage2, ..., head and logits are cuts")
     model = functional(model)
     data = matching_images(model.inputs[0].shape[1:], data)
+    names = list(dict.fromkeys(cuts))
+    part = cut_model(model, names, pooled)
+    return extracted(part, names, data.images, images_digest(data), engine, progress)
+
+
+def extracted(
+    part: keras.Model,
+    names: Sequence[str],
+    images: np.ndarray,
+    identity: str,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> dict[str, np.ndarray]:
+    """The outputs of a network for all images, float32 (n, ...), under a name each, cached.
+
+    Args:
+        part: functional, images (n, h, w, c) -> a list of outputs.
+        names: of the outputs, in their order; equal outputs may have several.
+        images: uint8 (n, h, w, c).
+        identity: of the images, such as their digest.
+        engine, progress: as for `features`.
+
+    Raises:
+        BadInputError: an output is NaN or infinity.
+        MissingError: no disk space, or no permission to write the cache.
+    """
+    import keras
+
     engine = engine or keras_engine()
-    tensors = cut_tensors(model, cuts)
-    images = _images_digest(data)
-    folders = {}
-    for cut, known in zip(tensors, tensor_digests(model, [*tensors.values()]), strict=True):
-        key = [VERSION, known, _logarithm(model, cut), pooled, images, engine.name, engine.version]
-        folders[cut] = cache_folder() / "features" / digest(key)
-    # Two names of one tensor share a folder.
-    arrays = {folder: _opened(folder) for folder in folders.values()}
-    missing = {folder: cut for cut, folder in folders.items() if arrays[folder] is None}
-    if missing:
-        part = cut_model(model, [*missing.values()], pooled)
-        _extract(part, [*missing], data.images, engine, progress)
-        arrays |= {folder: _opened(folder) for folder in missing}
-    for folder in missing:
-        if arrays[folder] is None:
-            raise MissingError(f"{str(folder)!r} was removed while it was read; try again")
-    return {cut: arrays[folder] for cut, folder in folders.items()}
+    known = zip(names, tensor_digests(part, part.outputs), strict=True)
+    keys = {name: [VERSION, each, identity, engine.name, engine.version] for name, each in known}
+
+    def compute(missing: list[str]) -> Iterator[list[np.ndarray]]:
+        outputs = [part.outputs[names.index(name)] for name in missing]
+        asked = keras.Model(part.inputs[0], outputs, name=part.name)
+        done = 0
+        with contextlib.closing(engine.run(asked, images)) as batches:
+            for batch in batches:
+                if not all(np.isfinite(rows).all() for rows in batch):
+                    raise BadInputError(
+                        f"{part.name} gives NaN or infinity for images {done} to "
+                        f"{done + len(batch[0]) - 1}; has it NaN in its weights?"
+                    )
+                yield [rows.astype("<f4") for rows in batch]
+                done += len(batch[0])
+                progress("extract features", done, len(images))
+
+    told = {"model": part.name, "engine": engine.name}
+    return computed_once("features", keys, compute, len(images), told)
 
 
-def _images_digest(data: Dataset) -> str:
+def images_digest(data: Dataset) -> str:
     """The store's key where the images are those of a store, else the hash of their pixels."""
     whole = isinstance(data.images.base, mmap.mmap)  # the file, not a part or a copy of it
     folder = data.images_file.parent
@@ -143,52 +173,80 @@ def cut_model(model: keras.Model, cuts: Sequence[str], pooled: bool = True) -> k
     """The network with its features at the cuts, (n, c) each where pooled, as its outputs."""
     import keras
 
-    outputs = []
-    for cut, tensor in cut_tensors(model, cuts).items():
-        if pooled and len(tensor.shape) > 2:
-            tensor = keras.ops.mean(tensor, axis=tuple(range(1, len(tensor.shape) - 1)))
-        if _logarithm(model, cut):
-            tensor = keras.ops.log(keras.ops.maximum(tensor, SMALLEST))
-        outputs.append(tensor)
+    outputs = [cut_features(model, cut, pooled) for cut in cuts]
     return keras.Model(model.inputs[0], outputs, name=model.name)
 
 
-def _logarithm(model: keras.Model, cut: str) -> bool:
-    return cut == "logits" and gives_probabilities(model)
+def cut_features(model: keras.Model, cut: str, pooled: bool = True) -> keras.KerasTensor:
+    """The tensor of a network at a cut, as `features` has it."""
+    import keras
+
+    (tensor,) = cut_tensors(model, [cut]).values()
+    if pooled and len(tensor.shape) > 2:
+        tensor = keras.ops.mean(tensor, axis=tuple(range(1, len(tensor.shape) - 1)))
+    if cut == "logits" and gives_probabilities(model):
+        tensor = keras.ops.log(keras.ops.maximum(tensor, SMALLEST))
+    return tensor
 
 
-def _extract(
-    part: keras.Model,
+def computed_once(
+    kind: str,
+    keys: Mapping[str, object],
+    compute: Callable[[list[str]], Iterator[list[np.ndarray]]],
+    count: int,
+    told: Mapping[str, object],
+) -> dict[str, np.ndarray]:
+    """Arrays under a name each, read-only memory maps of ``<cache>/<kind>/<key>/<kind>.npy``.
+
+    Args:
+        kind: what they are, such as "features".
+        keys: all that decides each, as JSON; equal keys are one array.
+        compute: gives the rows of those that are missing, batch by batch in their order.
+        count: rows of each.
+        told: what else is written beside each.
+
+    Raises:
+        MissingError: no disk space, or no permission to write the cache.
+    """
+    folders = {name: cache_folder() / kind / digest(key) for name, key in keys.items()}
+    arrays = {folder: _opened(folder) for folder in folders.values()}
+    missing = {folder: name for name, folder in folders.items() if arrays[folder] is None}
+    if missing:
+        _write([*missing], compute([*missing.values()]), count, told)
+        arrays |= {folder: _opened(folder) for folder in missing}
+    for folder in missing:
+        if arrays[folder] is None:
+            raise MissingError(f"{str(folder)!r} was removed while it was read; try again")
+    return {name: arrays[folder] for name, folder in folders.items()}
+
+
+def _file(folder: Path) -> Path:
+    return folder / f"{folder.parent.name}.npy"
+
+
+def _write(
     folders: Sequence[Path],
-    images: np.ndarray,
-    engine: Engine,
-    progress: Progress,
+    batches: Iterator[list[np.ndarray]],
+    count: int,
+    told: Mapping[str, object],
 ) -> None:
-    """Writes the outputs for all images, batch by batch, into a folder each."""
-    with disk_errors(folders[0]), contextlib.ExitStack() as files:
-        sinks = []
-        for folder, output in zip(folders, part.outputs, strict=True):
+    with disk_errors(folders[0]), contextlib.ExitStack() as stack:
+        files = []
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-            file = open(files.enter_context(atomic(folder / NAME)), "wb")  # noqa: SIM115
-            files.enter_context(file)
-            shape = (len(images), *output.shape[1:])
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            sinks.append(file)
-        done = 0
-        for batch in files.enter_context(contextlib.closing(engine.run(part, images))):
-            for sink, rows in zip(sinks, batch, strict=True):
-                if not np.isfinite(rows).all():
-                    raise BadInputError(
-                        f"{part.name} gives NaN or infinity for images {done} to "
-                        f"{done + len(rows) - 1}; has it NaN in its weights?"
-                    )
-                sink.write(rows.astype("<f4").tobytes())
-            done += len(batch[0])
-            progress("extract features", done, len(images))
+            file = open(stack.enter_context(atomic(_file(folder))), "wb")  # noqa: SIM115
+            files.append(stack.enter_context(file))
+        for batch in stack.enter_context(contextlib.closing(batches)):
+            for file, rows in zip(files, batch, strict=True):
+                if not file.tell():
+                    described = np.lib.format.dtype_to_descr(rows.dtype)
+                    shape = (count, *rows.shape[1:])
+                    header = {"descr": described, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(rows.tobytes())
     for folder in folders:
-        index = _index(np.load(folder / NAME, mmap_mode="r"))
-        write_json(folder / "index.json", {"model": part.name, "engine": engine.name} | index)
+        index = _index(np.load(_file(folder), mmap_mode="r"))
+        write_json(folder / "index.json", {**told, **index})
 
 
 def _index(array: np.ndarray) -> dict:
@@ -200,7 +258,7 @@ def _opened(folder: Path) -> np.ndarray | None:
     """The array if it is as it was written, else None."""
     try:
         told = read_json(folder / "index.json")
-        array = np.load(folder / NAME, mmap_mode="r")
+        array = np.load(_file(folder), mmap_mode="r")
         return array if _index(array).items() <= told.items() else None
     except (KzooError, OSError, ValueError, AttributeError, EOFError):
         return None

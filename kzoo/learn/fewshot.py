@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import os
 import time
@@ -14,6 +16,7 @@ import numpy as np
 
 from kzoo.data.dataset import Dataset
 from kzoo.errors import UsageError, one_of
+from kzoo.learn.fan_out import on_ray
 from kzoo.learn.features import Engine, features, keras_engine
 from kzoo.learn.heads import (
     Head,
@@ -82,6 +85,7 @@ def fewshot(
     temperature: Sequence[float] = (1, 2, 4, 8, 16),
     seed: int = 0,
     engine: Engine | None = None,
+    ray: str | None = None,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> Fewshot:
@@ -104,13 +108,16 @@ def fewshot(
         temperature: T of the "logits-T".
         seed: of the draws, and of the split where neither ``model``'s file nor ``data`` has one.
         engine: what extracts the features, see `kzoo.learn.features`; by default Keras.
+        ray: the address of a Ray cluster whose workers train the heads, a draw and cut at a time:
+            "local" for workers on this machine's cores, HOST:PORT, or "auto" for the cluster that
+            this machine belongs to. The rows are the same.
         progress: called after every batch of extraction, and after every draw.
 
     Raises:
         UsageError: an argument is wrong, a class has too few training images, no cut of that name,
             or no split is left to test on.
         BadInputError: the model and the data do not fit, or the model gives NaN.
-        MissingError: a file or disk space is missing.
+        MissingError: a file, disk space, Ray or its cluster is missing.
     """
     shots = _checked(shots, seeds, head, temperature)
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
@@ -139,14 +146,25 @@ def fewshot(
     arrays = features(model, data, wanted, engine=engine, progress=progress)
     extracted = time.perf_counter()
     sources = [*((cut, None) for cut in cuts), *(("logits", T) for T in temperatures)]
+    y_test = data.labels[test]
+
+    def jobs() -> Iterator[tuple]:
+        for cut, T in sources:
+            values = arrays[cut] if T is None else np.exp(log_softmax(arrays[cut] / T))
+            x_test = values[test]
+            for images in drawn:
+                yield values[images], x_test, y_test, shots, ["logits-T"] if T else linear
+
+    settings = [
+        {"cut": cut, "temperature": T, "seed": number}
+        for cut, T in sources
+        for number in range(seeds)
+    ]
+    run = functools.partial(on_ray, ray) if ray else itertools.starmap
     rows = []
-    for done, (cut, T) in enumerate(sources):
-        values = arrays[cut] if T is None else np.exp(log_softmax(arrays[cut] / T))
-        heads = linear if T is None else ["logits-T"]
-        for number, images in enumerate(drawn):
-            setting = {"cut": cut, "temperature": T, "seed": number}
-            rows += [setting | row for row in _draw(values, data, images, shots, test, heads)]
-            progress("train heads", done * seeds + number + 1, len(sources) * seeds)
+    for done, (setting, found) in enumerate(zip(settings, run(_draw, jobs()), strict=True), 1):
+        rows += [setting | row for row in found]
+        progress("train heads", done, len(settings))
     return Fewshot(
         model=model.name,
         classes=data.classes,
@@ -218,14 +236,13 @@ def draws(data: Dataset, most: int, seeds: int, seed: int) -> list[np.ndarray]:
 
 
 def _draw(
-    values: np.ndarray,
-    data: Dataset,
-    images: np.ndarray,
+    x: np.ndarray,
+    x_test: np.ndarray,
+    y_test: np.ndarray,
     shots: Sequence[int],
-    test: np.ndarray,
     heads: Sequence[str],
 ) -> list[dict]:
-    """Trains the heads on the first ``shots`` columns of a draw's images, (classes, shots)."""
+    """Trains the heads on the first ``shots`` of a draw's features, (classes, most, d)."""
     from threadpoolctl import threadpool_limits
 
     # Matrices of a few hundred rows: on two busy cores a second thread made it 11 times slower.
@@ -233,23 +250,24 @@ def _draw(
         return [
             {"shots": count} | row
             for count in shots
-            for row in _trained(values, data, images[:, :count].ravel(), test, heads)
+            for row in _trained(x[:, :count], x_test, y_test, heads)
         ]
 
 
 def _trained(
-    values: np.ndarray, data: Dataset, train: np.ndarray, test: np.ndarray, heads: Sequence[str]
+    values: np.ndarray, values_test: np.ndarray, y_test: np.ndarray, heads: Sequence[str]
 ) -> Iterator[dict]:
     """Trains the heads on the same images; they share their standardization and decomposition."""
     started = time.perf_counter()
-    x, x_test = coordinates(values[train], values[test])
-    y, y_test = data.labels[train], data.labels[test]
+    classes, count, width = values.shape
+    x, x_test = coordinates(values.reshape(-1, width), values_test)
+    y = np.repeat(np.arange(classes), count)
     shared = time.perf_counter() - started
     for name in heads:
         started = time.perf_counter()
         curve = None
         if name == "ridge":
-            head = ridge(x, y, len(data.classes))
+            head = ridge(x, y, classes)
         else:
             curve = {"train_loss": [], "train_accuracy": [], "loss": [], "accuracy": []}
 
@@ -259,7 +277,7 @@ def _trained(
                     curve[f"{prefix}loss"].append(round(log_loss(logits, labels), 4))
                     curve[f"{prefix}accuracy"].append(round(accuracy(logits, labels), 4))
 
-            head = softmax_regression(x, y, len(data.classes), watch)
+            head = softmax_regression(x, y, classes, watch)
         seconds = shared + time.perf_counter() - started
         logits = head.logits(x_test)
         yield {

@@ -59,8 +59,16 @@ def matching_data(
     Raises:
         BadInputError: image size, channels, number or names of the classes differ.
     """
-    names = (notes or {}).get("classes", ())
     data = matching_images(image, data, notes, **options)
+    matching_classes(classes, data, notes)
+    return data
+
+
+def matching_classes(
+    classes: int, data: Dataset, notes: Mapping[str, object] | None = None
+) -> None:
+    """Raises BadInputError unless a model's outputs are the classes of ``data``, as above."""
+    names = (notes or {}).get("classes", ())
     if classes != len(data.classes):
         raise BadInputError(
             f"the model has {classes} classes, {data.source} has {len(data.classes)} "
@@ -73,4 +81,3 @@ def matching_data(
             f"the model was trained on other classes than {data.source} has: its output "
             f"{differing[0]!r} meets the folder's {differing[1]!r}; rename the folders to match"
         )
-    return data

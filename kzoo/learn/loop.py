@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from kzoo.errors import BadInputError, KzooError
 from kzoo.learn.augment import Augmenter
 from kzoo.learn.batch_norm import recalibrate
 from kzoo.learn.checkpoint import load_checkpoint, save_checkpoint
+from kzoo.learn.distributed import Team
 from kzoo.learn.evaluate import Evaluation, outputs, score, softmax
 from kzoo.learn.features import Engine
 from kzoo.learn.optimizer import learning_rate
@@ -31,17 +32,27 @@ DIVERGED = 1000
 
 
 def evaluate(
-    model: keras.Model, data: Dataset, *, split: str | None = None, progress: Progress = silent
+    model: keras.Model,
+    data: Dataset,
+    *,
+    split: str | None = None,
+    progress: Progress = silent,
+    team: Team = Team(),  # noqa: B008, it is frozen
 ) -> Evaluation:
     """Evaluates a model on a split of a dataset, the test split by default; see `Evaluation`."""
-    return evaluate_on(model, data.images, data, split or data.evaluation_split, progress)
+    return evaluate_on(model, data.images, data, split or data.evaluation_split, progress, team)
 
 
 def evaluate_on(
-    model: keras.Model, inputs: np.ndarray, data: Dataset, split: str, progress: Progress
+    model: keras.Model,
+    inputs: np.ndarray,
+    data: Dataset,
+    split: str,
+    progress: Progress,
+    team: Team = Team(),  # noqa: B008, it is frozen
 ) -> Evaluation:
     """As `evaluate`, of a model of ``inputs`` (n, ...), one row per image of ``data``."""
-    found = outputs(model, inputs, data.splits[split], progress)
+    found = team.rows(lambda part: outputs(model, inputs, part, progress), data.splits[split])
     probabilities = found if gives_probabilities(model) else softmax(found)
     return score(probabilities, data.labels[data.splits[split]], split)
 
@@ -50,7 +61,9 @@ class Loop:
     """The state of a training: position, history, best weights; everything a checkpoint holds.
 
     ``task`` makes of (model, data, plan, phase, augmenter, engine, progress) what a phase minimizes
-    and on what, as `Classification` does.
+    and on what, as `Classification` does. ``classifier`` is what of the model is judged: by default
+    all but auxiliary heads. ``terms`` are what the tasks' figures have beside those of
+    `Classification`. ``team`` shares the batches.
     """
 
     def __init__(
@@ -60,14 +73,17 @@ class Loop:
         plan: Plan,
         folder: Path | None,
         *,
+        classifier: keras.Model | None = None,
         task: Callable[..., Classification] = Classification,
+        terms: Sequence[str] = (),
         engine: Engine | None = None,
+        team: Team = Team(),  # noqa: B008, it is frozen
         logs: Callable[[list[dict]], None] = lambda _: None,
         progress: Progress = silent,
     ):
         self.model, self.data, self.plan, self.folder = model, data, plan, folder
         self.make_task, self.engine, self.logs, self.progress = task, engine, logs, progress
-        self.classifier = functional(model)
+        self.team, self.classifier = team, classifier or functional(model)
         self.augmenter = Augmenter(plan.augment, plan.seed) if plan.augment else None
         self.train = data.splits["train"]
         self.steps = max(1, len(self.train) // plan.batch_size)
@@ -77,27 +93,30 @@ class Loop:
         self.best_weights: list[np.ndarray] | None = None
         self.stopped_early = False
         self.first_loss: float | None = None
-        self.epoch_sums = {"objective": 0.0, "loss": 0.0, "accuracy": 0.0, "seconds": 0.0}
+        figures = ("objective", "loss", "accuracy")
+        self.no_figures = dict.fromkeys([*figures, *terms])
+        self.epoch_sums = {"seconds": 0.0}
         self.step_now = 0
         self.start = (0, 0, 0)
         self.saved = time.monotonic()
 
     def run(self, checkpoint_seconds: float) -> None:
         """Trains from the start, or from the last checkpoint, to the end of the last phase."""
-        found = load_checkpoint(self.folder) if self.folder else None
+        found = load_checkpoint(self.folder, self.team.told) if self.folder else None
         if found:
             self.start = tuple(found[1]["position"])
+            _assign(self.model.variables, found[0])  # they decide the features of the next phase
+            self._recall(*found)
         else:
             _seed_variables(self.model, self.plan.seed)
         self.checkpoint_seconds = checkpoint_seconds
         for index in range(self.start[0], len(self.plan.phases)):
             phase = self.plan.phases[index]
-            if found:  # before the features are computed, which the weights decide
-                _assign(self.model.variables, found[0])
             self.task = self.make_task(
                 self.model, self.data, self.plan, phase, self.augmenter, self.engine, self.progress
             )
-            self.task.compile(phase, self.steps * phase.epochs)
+            with self.team.scope():
+                self.task.compile(phase, self.steps * phase.epochs)
             if found:
                 self._restore(*found)
                 found = None
@@ -117,6 +136,9 @@ class Loop:
                 order = self.data.order("train", self.plan.seed, 0)
                 recalibrate(self.classifier, self.data.images, order, self.progress)
             self.best, self.best_weights = {}, None
+        if self.start[0] < len(self.plan.phases):
+            self.step_now = self.total + 1
+            self._checkpoint((len(self.plan.phases), 0, 0))
 
     def _epoch(self, index: int, epoch: int, first: int) -> bool:
         """Trains one epoch from step ``first``, appends its row; returns whether to stop."""
@@ -124,33 +146,37 @@ class Loop:
         order = self.data.order("train", self.plan.seed, number)
         started = time.monotonic()
         if first == 0:
-            self.epoch_sums = dict.fromkeys(self.epoch_sums, 0.0)
+            self.epoch_sums = {"seconds": 0.0}
         started -= self.epoch_sums["seconds"]
         label = f"train: epoch {epoch + 1}/{self.plan.phases[index].epochs}"
         if self.history and self.history[-1]["val_accuracy"] is not None:
             label += f", validation accuracy {self.history[-1]['val_accuracy']:.3f}"
-        for step in range(first, self.steps):
-            chosen = np.sort(order[step * self.plan.batch_size : (step + 1) * self.plan.batch_size])
-            logs = self.task.model.train_on_batch(*self.task.batch(chosen), return_dict=True)
-            if not math.isfinite(logs["loss"]):
-                raise BadInputError(
-                    f"the loss became {logs['loss']} in epoch {epoch + 1}, step {step + 1}: the "
-                    "training diverged; lower the learning rate"
-                )
-            self.first_loss = float(logs["loss"]) if self.first_loss is None else self.first_loss
-            self.epoch_sums["objective"] += logs["loss"]
-            self.epoch_sums["loss"] += logs[f"{self.task.main}log_loss"]
-            self.epoch_sums["accuracy"] += logs[f"{self.task.main}accuracy"]
-            self.epoch_sums["seconds"] = time.monotonic() - started
-            self.step_now = number * self.steps + step + 1
-            self.progress(label, self.step_now, self.total)
-            if step + 1 < self.steps:
-                self._checkpoint((index, epoch, step + 1))
+        with self.team.sharing(self.task.model, self._weights()):
+            for step in range(first, self.steps):
+                begin = step * self.plan.batch_size
+                chosen = np.sort(order[begin : begin + self.plan.batch_size])
+                logs = self.team.train_on_batch(self.task.model, self.task.batch(chosen, number))
+                if not math.isfinite(logs["loss"]):
+                    raise BadInputError(
+                        f"the loss became {logs['loss']} in epoch {epoch + 1}, step {step + 1}: "
+                        "the training diverged; lower the learning rate"
+                    )
+                if self.first_loss is None:
+                    self.first_loss = float(logs["loss"])
+                for name, figure in self.task.figures(logs).items():
+                    self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + figure
+                self.epoch_sums["seconds"] = time.monotonic() - started
+                self.step_now = number * self.steps + step + 1
+                self.progress(label, self.step_now, self.total)
+                if step + 1 < self.steps:
+                    self._checkpoint((index, epoch, step + 1))
         return self._close_epoch(index, epoch, started)
 
     def _close_epoch(self, index: int, epoch: int, started: float) -> bool:
         rate = learning_rate(self.task.model.optimizer)
-        loss = self.epoch_sums["objective"] / self.steps
+        means = {name: total / self.steps for name, total in self.epoch_sums.items()}
+        del means["seconds"]
+        loss = means["objective"]
         # Saturated activations keep a diverged loss finite: 1e5 to 1e8 was seen at a rate of 1e6.
         if loss > DIVERGED * max(self.first_loss, math.log(len(self.data.classes))):
             raise BadInputError(
@@ -160,15 +186,13 @@ class Loop:
         row = {
             "phase": index + 1,
             "epoch": len(self.history) + 1,
-            "objective": loss,
-            "loss": self.epoch_sums["loss"] / self.steps,
-            "accuracy": self.epoch_sums["accuracy"] / self.steps,
+            **self.no_figures | means,
             **dict.fromkeys(MONITORS),
             "learning_rate": rate,
         }
         if len(self.data.splits["validation"]):
             found = evaluate_on(
-                self.task.classifier, self.task.inputs, self.data, "validation", silent
+                self.task.classifier, self.task.inputs, self.data, "validation", silent, self.team
             )
             row |= {name: getattr(found, figure) for name, figure in MONITORS.items()}
         row["seconds"] = round(time.monotonic() - started, 3)
@@ -186,15 +210,20 @@ class Loop:
             self._checkpoint((index, epoch + 1, 0))
         return stop
 
+    def _weights(self) -> list:
+        """Weights and seed states, the phase's own too."""
+        own = {id(variable) for variable in self.model.variables}
+        return [*self.model.variables, *(v for v in self.task.model.variables if id(v) not in own)]
+
     def _variables(self) -> list:
         """Weights, seed states and the optimizer's: what a step reads and writes."""
         random = self.augmenter.variables if self.augmenter else []
-        own = {id(variable) for variable in self.model.variables}
-        extra = [v for v in self.task.model.variables if id(v) not in own]
-        return [*self.model.variables, *extra, *self.task.model.optimizer.variables, *random]
+        return [*self._weights(), *self.task.model.optimizer.variables, *random]
 
     def _checkpoint(self, position: tuple[int, int, int]) -> None:
-        if not self.folder or time.monotonic() - self.saved < self.checkpoint_seconds:
+        if not self.folder or not self.team.leads:
+            return
+        if time.monotonic() - self.saved < self.checkpoint_seconds:
             return
         arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(self._variables())}
         arrays |= {f"best{i}": array for i, array in enumerate(self.best_weights or ())}
@@ -210,6 +239,13 @@ class Loop:
         save_checkpoint(self.folder, self.step_now, arrays, state)
         self.saved = time.monotonic()
 
+    def _recall(self, arrays: dict, state: dict) -> None:
+        self.history, self.best = state["history"], state["best"]
+        self.epoch_sums, self.stopped_early = state["epoch_sums"], state["stopped_early"]
+        self.first_loss = state["first_loss"]
+        best = [arrays[f"best{i}"] for i in range(len(arrays) - len(state["names"]))]
+        self.best_weights = best or None
+
     def _restore(self, arrays: dict, state: dict) -> None:
         variables, saved = self._variables(), state["names"]
         if len(variables) != len(saved):
@@ -218,11 +254,6 @@ class Loop:
                 f"{len(variables)}; it was written by another version: remove that folder"
             )
         _assign(variables, arrays)
-        self.history, self.best = state["history"], state["best"]
-        self.epoch_sums, self.stopped_early = state["epoch_sums"], state["stopped_early"]
-        self.first_loss = state["first_loss"]
-        best = [arrays[f"best{i}"] for i in range(len(arrays) - len(saved))]
-        self.best_weights = best or None
 
 
 def _seed_variables(model: keras.Model, seed: int) -> None:

@@ -103,7 +103,9 @@ def find_learning_rate(
         for step in range(STEPS):
             epoch, place = divmod(step * batch_size, len(train) - batch_size + 1)
             chosen = np.sort(data.order("train", seed, epoch)[place : place + batch_size])
-            loss = float(task.model.train_on_batch(*task.batch(chosen), return_dict=True)["loss"])
+            loss = float(
+                task.model.train_on_batch(*task.batch(chosen, epoch), return_dict=True)["loss"]
+            )
             if not math.isfinite(loss):
                 break
             losses.append(loss)

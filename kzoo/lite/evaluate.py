@@ -51,7 +51,7 @@ def evaluate(
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> Assessment:
-    """Evaluates a classifier on labelled images.
+    """Evaluates a classifier on labelled images, each seen whole: `kzoo.predict` alone crops.
 
     Args:
         model: a Keras model or ``.keras`` file that maps pixels (n, h, w, c) in [0, 255] to logits

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,12 @@ def litert_engine() -> Engine:
     """
     made_by = f"{version('ai-edge-litert')} from tensorflow {version('tensorflow')}"
     return Engine("litert", made_by, _run)
+
+
+def fast_engine() -> Engine | None:
+    """`litert_engine` where TensorFlow and LiteRT are installed; else None, for Keras itself."""
+    installed = find_spec("tensorflow") and find_spec("ai_edge_litert")
+    return litert_engine() if installed else None
 
 
 def _run(model: keras.Model, images: np.ndarray) -> Iterator[list[np.ndarray]]:

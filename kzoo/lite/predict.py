@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.data.decode import decode
-from kzoo.data.item import BadImage, Item
-from kzoo.errors import BadInputError, UsageError
-from kzoo.files import existing
+from kzoo.data.photo import read_photo
+from kzoo.errors import UsageError
 from kzoo.lite.classify import classifier, probabilities
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ def predict(
     names = classes or opened.notes["classes"] or [f"class {i}" for i in range(opened.classes)]
     if len(names) != opened.classes:
         raise UsageError(f"the model has {opened.classes} outputs, {len(names)} names were given")
-    pixels = [_pixels(path, opened.image, crop or opened.notes["crop"]) for path in images]
+    pixels = [read_photo(path, opened.image, crop or opened.notes["crop"]) for path in images]
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
         np.save(f"{folder}/images.npy", np.stack(pixels))
         found = probabilities(opened, f"{folder}/images.npy", np.arange(len(pixels)))
@@ -69,18 +67,3 @@ def predict(
         }
         for path, values in zip(images, found, strict=True)
     ]
-
-
-def _pixels(path: str | os.PathLike, shape: tuple[int, int, int], crop: float) -> np.ndarray:
-    """The middle of an image, uint8 ``shape``."""
-    height, width, channels = shape
-    if channels not in (1, 3):
-        raise BadInputError(f"the model takes {channels} channels; images have 1 or 3")
-    high, wide = round(height / crop), round(width / crop)
-    try:
-        data = Item(str(path), "", "", existing(path, "the image")).read()
-        pixels, _ = decode(data, high, wide, channels)
-    except BadImage as error:
-        raise BadInputError(f"cannot use the image {str(path)!r}: {error}") from error
-    top, left = (high - height) // 2, (wide - width) // 2
-    return pixels[top : top + height, left : left + width]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,3 +37,29 @@ def nested_calls(model: keras.Model) -> list:
     for node in calls(model, inputs=True):
         found += nested_calls(node.operation) if graph_of(node.operation) else [node]
     return found
+
+
+def run(model: keras.Model, inputs: Sequence, visit: Callable) -> list:
+    """Computes a model's outputs, call by call, from backend tensors or arrays.
+
+    Args:
+        model: functional or Sequential; models inside it are opened.
+        inputs: what stands for each of its inputs.
+        visit: ``visit(node, *args, **kwargs)`` gives what stands for the outputs of a call; it
+            computes them by ``node.operation(*args, **kwargs)``.
+    """
+    import keras
+
+    graph = graph_of(model)
+    tensors = {id(old): new for old, new in zip(graph.inputs, inputs, strict=True)}
+    for node in calls(model):
+        args, kwargs = node.arguments.fill_in(tensors)
+        if graph_of(node.operation):
+            given = keras.tree.flatten(args or kwargs["inputs"])
+            found = run(node.operation, given, visit)
+        else:
+            found = visit(node, *args, **kwargs)
+        tensors |= {
+            id(old): new for old, new in zip(node.outputs, keras.tree.flatten(found), strict=True)
+        }
+    return [tensors[id(output)] for output in graph.outputs]

@@ -1,4 +1,4 @@
-"""The page of a few-shot study, its figures and its table, from its record alone."""
+"""A few-shot study in words, tables and figures, and its page, from its record alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from kzoo.files import disk_errors, existing, read_json, write_bytes
 from kzoo.report import fewshot_plots as plots
-from kzoo.report.html import data_uri, template
+from kzoo.report.page import data_uri, template
 from kzoo.report.records import damaged
-from kzoo.report.sections import duration, environment_facts
-from kzoo.report.table import NOTHING
+from kzoo.report.sections import environment_facts
+from kzoo.report.table import NOTHING, best, duration
 
 COLUMNS = (
     "cut", "head", "temperature", "shots", "seed", "train_accuracy", "accuracy", "log_loss",
@@ -38,41 +38,58 @@ def write_fewshot(folder: str | os.PathLike) -> Path:
         (folder / "plots").mkdir(exist_ok=True)
     with damaged(file, "kzoo fewshot"):
         result = record["result"]
-        table = _csv(result["rows"])
+        table = rows_as_csv(result["rows"])
         page = template("fewshot.html").render(
             name=f"{result['model']} with few images of {result['recipe']['source']}",
             date=record["date"][:16].replace("T", " "),
             version=record["environment"].get("packages", {}).get("kzoo"),
-            verdict=verdict(result["means"]),
             facts=_facts(result),
-            tables=[_table(result["means"], head) for head in _heads(result)],
-            split=f"{result['count']:,} {result['split']} images",
-            seeds=result["recipe"]["seeds"],
-            figures=_figures(result, folder / "plots"),
+            study=study_section(result, folder / "plots"),
             environment=environment_facts(record["environment"]),
             files=[TABLE, RECORD],
         )
-    write_bytes(folder / TABLE, table.encode("utf-8", errors="replace"))
+    write_bytes(folder / TABLE, table)
     path = folder / PAGE
     write_bytes(path, page.encode("utf-8", errors="replace"))
     return path
 
 
+def study_section(result: Mapping, plots_folder: Path, prefix: str = "") -> dict:
+    """What study.html shows of a `kzoo.learn.fewshot.Fewshot`; its figures are drawn.
+
+    Args:
+        result: the study as JSON values.
+        plots_folder: where the figures are written, their names beginning with ``prefix``.
+        prefix: "" or the model's name with a point.
+    """
+    return {
+        "verdict": verdict(result["means"]),
+        "tables": [_table(result["means"], head) for head in _heads(result)],
+        "split": f"{result['count']:,} {result['split']} images",
+        "seeds": result["recipe"]["seeds"],
+        "seconds": duration(sum(result["seconds"].values())),
+        "heads": f"{len(result['rows']):,}",
+        "figures": _figures(result, plots_folder, prefix),
+    }
+
+
 def verdict(means: Sequence[Mapping]) -> str:
     """The best head at the most images per class, in a line."""
-    most = max(row["shots"] for row in means)
-    best = max((row for row in means if row["shots"] == most), key=lambda row: row["accuracy"])
-    images = f"{most} image{'s' * (most > 1)} per class"
-    return f"With {images}, {_named(best)} does best: {_percent(best)} right."
+    found = best(means)
+    images = f"{found['shots']} image{'s' * (found['shots'] > 1)} per class"
+    name = head_name(found).replace("logits-T", "softmax over the source network's classes")
+    return f"With {images}, {name} does best: {mean_accuracy(found)} right."
 
 
-def _named(row: Mapping) -> str:
+def head_name(row: Mapping) -> str:
+    """A row of ``means`` in short: ``ridge on stage4``, ``logits-T at T = 8``."""
     if row["head"] == "logits-T":
-        return f"softmax over the source network's classes at T = {row['temperature']:g}"
+        return f"logits-T at T = {row['temperature']:g}"
     return f"{row['head']} on {row['cut']}"
 
 
-def _percent(row: Mapping) -> str:
+def mean_accuracy(row: Mapping) -> str:
+    """``52.0 ± 5.0 %``: the mean over the draws and half of its interval, if there are several."""
     interval = row["accuracy_interval"]
     half = f" ± {50 * (interval[1] - interval[0]):.1f}" if interval else ""
     return f"{100 * row['accuracy']:.1f}{half} %"
@@ -108,7 +125,9 @@ def _table(means: Sequence[Mapping], head: str) -> dict:
         lines.append(
             {
                 "name": f"T = {value:g}" if key == "temperature" else value,
-                "accuracy": [_percent(of_shots[n]) if n in of_shots else NOTHING for n in shots],
+                "accuracy": [
+                    mean_accuracy(of_shots[n]) if n in of_shots else NOTHING for n in shots
+                ],
                 "loss": [
                     f"{of_shots[n]['log_loss']:.3f}" if n in of_shots else NOTHING for n in shots
                 ],
@@ -117,8 +136,8 @@ def _table(means: Sequence[Mapping], head: str) -> dict:
     return {"head": head, "shots": shots, "lines": lines}
 
 
-def _figures(result: Mapping, folder: Path) -> list[dict]:
-    """Draws what the rows allow: title, caption and picture of each figure."""
+def _figures(result: Mapping, folder: Path, prefix: str) -> list[dict]:
+    """Draws what the rows allow: title and picture of each figure."""
     means, rows = result["means"], result["rows"]
     linear = [row for row in means if row["head"] != "logits-T"]
     softened = [row for row in means if row["head"] == "logits-T"]
@@ -144,15 +163,16 @@ def _figures(result: Mapping, folder: Path) -> list[dict]:
     for needed, name, title, plot in wanted:
         if not needed or (name == "depth" and len({row["cut"] for row in linear}) < 2):
             continue
-        path = folder / f"{name}.png"
+        path = folder / f"{prefix}{name}.png"
         plot(path)
         found.append({"title": title, "image": data_uri(path.read_bytes())})
     return found
 
 
-def _csv(rows: Sequence[Mapping]) -> str:
+def rows_as_csv(rows: Sequence[Mapping]) -> bytes:
+    """Every head that was trained as a line of a table, its curve left out."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return text.getvalue().encode("utf-8", errors="replace")

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kzoo.files import disk_errors, sha256, write_bytes
-from kzoo.report import plots, sections
+from kzoo.report import accuracy_plots, plots, sections, summary
+from kzoo.report.accuracy import class_names, evaluations
+from kzoo.report.fewshot import rows_as_csv, study_section
+from kzoo.report.model import contents, model_section
+from kzoo.report.page import data_uri, template
 from kzoo.report.records import Records, damaged, ledger, read_records
-from kzoo.report.table import format_rows, rows
-
-if TYPE_CHECKING:
-    import jinja2
+from kzoo.report.table import rows
 
 LARGEST_TILE = 192
 """Pixels; the report shows samples at half of it, and 24 of them should not weigh megabytes."""
 
 
 def write_report(folder: str | os.PathLike) -> Path:
-    """Writes ``report.html``, and its figures as ``plots/*.png``, into a run's folder.
+    """Writes ``report.html`` into a run's folder, its figures as ``plots/*.png``.
+
+    The heads of a few-shot study become ``tables/*.csv``.
 
     The file is self-contained: pictures are inside, nothing is requested, nothing is executed.
     Steps that were not done are named and left out. The same records give the same bytes.
@@ -32,25 +33,22 @@ def write_report(folder: str | os.PathLike) -> Path:
         BadInputError: a record in it is damaged.
     """
     records = read_records(folder)
-    summary = rows(records)
+    found = rows(records)
     with disk_errors(records.folder / "plots"):
         (records.folder / "plots").mkdir(exist_ok=True)
-    header, cells = format_rows(summary)
     page = template("report.html").render(
         name=records.name,
         date=max((record["date"] for record in records.all()), default="")[:16].replace("T", " "),
         version=next(
             (r["environment"].get("packages", {}).get("kzoo") for r in records.all()), None
         ),
-        verdict=sections.verdict(records, summary),
-        failures=[(row["model"], text) for row in summary for text in row["failures"] or []],
+        verdict=_verdict(records, found),
+        failures=[(row["model"], text) for row in found for text in row["failures"] or []],
         gates=sections.gates_set(records),
-        notices=sections.notices(records, summary),
-        header=header,
-        cells=cells,
-        evaluated=next((row for row in summary if row["count"]), None),
+        notices=sections.notices(records, found),
+        tables=summary.tables(records),
         models=[
-            _model(records, model, row) for model, row in zip(records.models, summary, strict=True)
+            _model(records, model, row) for model, row in zip(records.models, found, strict=True)
         ],
         data=sections.data_section(records),
         environments=sections.environments(records),
@@ -64,29 +62,33 @@ def write_report(folder: str | os.PathLike) -> Path:
     return path
 
 
-def template(name: str) -> jinja2.Template:
-    """One of the pages of this room. What is put into it is text, whatever it holds."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
+def _verdict(records: Records, found: list[dict]) -> str:
+    """The run in a few lines; one that studies features alone has neither gates nor int8 files."""
+    studies = summary.studies(records)
+    trained = any(row["accuracy_float"] is not None for row in found)
+    first = [sections.verdict(records, found)] if trained or not studies else []
+    return " ".join([*first, *summary.distillations(records, found), *studies])
 
 
 def _model(records: Records, model: str, row: Mapping) -> dict:
-    section = sections.model_section(records, model, row)
+    section = model_section(records, model, row)
     section["figures"] = _figures(records, model)
-    section["classes"] = []
-    if section["mistakes"]:
-        matrix = records.result(model, "check")["int8"]["lite"]["confusion"]
-        section["classes"] = sections.class_names(records, model, len(matrix))
     with damaged(ledger(records.folder, model, "check")):
         section["samples"] = _samples(records, model)
+    with damaged(ledger(records.folder, model, "fewshot")):
+        section["study"] = _study(records, model)
+    return section
+
+
+def _study(records: Records, model: str) -> dict | None:
+    result = records.result(model, "fewshot")
+    if not result:
+        return None
+    section = study_section(result, records.folder / "plots", f"{model}.fewshot_")
+    with disk_errors(records.folder / "tables"):
+        (records.folder / "tables").mkdir(exist_ok=True)
+    section["table"] = f"tables/{model}.fewshot.csv"
+    write_bytes(records.folder / section["table"], rows_as_csv(result["rows"]))
     return section
 
 
@@ -100,24 +102,29 @@ def _figures(records: Records, model: str) -> dict[str, str]:
             plot(path)
         drawn[name] = data_uri(path.read_bytes())
 
-    if (trained := records.result(model, "finetune")) and trained.get("history"):
-        draw("curves", "finetune", lambda path: plots.curves(trained["history"], path))
-    if checked := records.result(model, "check"):
+    trainer = records.trainer(model)
+    if (trained := records.result(model, trainer)) and trained.get("history"):
+        draw("curves", trainer, lambda path: plots.curves(trained["history"], path))
+    step = "check" if records.result(model, "check") else trainer
+    with damaged(ledger(records.folder, model, step)):
+        judged = evaluations(records, model)
+    if judged:
 
         def confusion(path: Path) -> None:
-            matrix = checked["int8"]["lite"]["confusion"]
-            plots.confusion(matrix, sections.class_names(records, model, len(matrix)), path)
+            matrix = list(judged.values())[-1]["confusion"]
+            plots.confusion(matrix, class_names(records, model, len(matrix)), path)
 
-        draw("confusion", "check", confusion)
-    if inside := sections.contents(records, model):
+        draw("confusion", step, confusion)
+        known = {name: each for name, each in judged.items() if each.get("reliability")}
+        # The float32 file computes what the Keras model does.
+        known.pop("float32 file", None)
+        if known:
+            draw("reliability", step, lambda path: accuracy_plots.reliability(known, path))
+    if inside := contents(records, model):
         draw("sizes", "convert", lambda path: plots.sizes(inside, path))
     if profiled := records.result(model, "profile"):
         draw("latency", "profile", lambda path: plots.latency(profiled, path))
     return drawn
-
-
-def data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _samples(records: Records, model: str) -> dict | None:
@@ -152,8 +159,11 @@ def _samples(records: Records, model: str) -> dict | None:
                 ],
             }
         )
+    worst = samples.get("worst")
     return {
-        "shown": shown,
+        "worst": shown[:worst] if worst else [],
+        "shown": shown[worst:] if worst is not None else shown,
+        "spread": worst is not None,
         "split": samples["split"],
         "pixelated": max(samples["size"]) <= LARGEST_TILE // 2,
         "lost": tiles is None,

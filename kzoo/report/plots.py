@@ -221,7 +221,7 @@ def confusion(
         cell = 72 * 0.78 * inches / len(ticks)
         font = min(9, max(3.6, 0.75 * cell))
         names = (
-            [_tick(name, i) for i, name in enumerate(classes)]
+            [legible(name, f"#{i}") for i, name in enumerate(classes)]
             if size <= NAMES_FIT
             else [f"#{i}" for i in ticks]
         )
@@ -257,13 +257,14 @@ def confusion(
         bar.set_label("share of the true class (%)")
 
 
-def _tick(name: str, index: int) -> str:
-    """A class's name in 16 letters; its number where the font lacks a letter of it."""
-    name = " ".join(name.split()) or f"#{index}"
+def legible(name: str, instead: str, longest: int = 16) -> str:
+    """A name in so many letters; what stands for it where the font lacks a letter of it."""
+    name = " ".join(name.split()) or instead
     if not all(ord(letter) in _letters() for letter in name):
-        return f"#{index}"
+        return instead
     # Cut in the middle: long names often differ at the end alone.
-    return name if len(name) <= 16 else f"{name[:8]}…{name[-7:]}"
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[1 - half :]}"
 
 
 @functools.cache
@@ -460,10 +461,15 @@ def accuracy_against_latency(
                 ),
                 transform=axes.transAxes, va="top", fontsize=7.5, linespacing=1.5, parse_math=False,
             )  # fmt: skip
+            above = True
             for number, point in enumerate(front, start=1):
+                # Beside the line's other side where the one before is too near.
+                last = front[max(0, number - 2)]
+                near = point[kind] / last[kind] < 1.3 and point["top1"] - last["top1"] < 1
+                above = not (number > 1 and near and above)
                 axes.annotate(
-                    str(number), (point[kind], point["top1"]), (-3, 3), fontsize=7.5,
-                    textcoords="offset points", ha="right",
+                    str(number), (point[kind], point["top1"]), (-3, 3) if above else (3, -9),
+                    fontsize=7.5, textcoords="offset points", ha="right" if above else "left",
                 )  # fmt: skip
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

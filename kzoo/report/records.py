@@ -11,10 +11,15 @@ from pathlib import Path
 from kzoo.errors import BadInputError, MissingError
 from kzoo.files import read_json
 
-STEPS = ("build", "finetune", "convert", "quantize", "check", "profile")
-"""The steps that leave a record for each model, in the order they are done."""
+STEPS = (
+    "build", "fewshot", "finetune", "distill", "convert", "quantize", "check", "profile",
+)  # fmt: skip
+"""The steps that leave a record for a model, in the order they are done."""
+PIPELINE = tuple(step for step in STEPS if step not in ("fewshot", "distill"))
+"""Those that every model of a run went through before there were others."""
 
 MADE_BY = {
+    "fewshot": {"model": "build"},
     "finetune": {"model": "build"},
     "convert": {"model": "finetune"},
     "quantize": {"model": "finetune"},
@@ -35,6 +40,9 @@ class Records:
         config: the resolved config as text; empty where there is none.
         data: the record of the dataset, or None.
         steps: model → step → record; a step that was not done is absent.
+        wanted: model → the steps that it goes through.
+        distilled: a distilled model → the names of its "teacher" and of the same network trained
+            "alone".
     """
 
     folder: Path
@@ -43,11 +51,17 @@ class Records:
     config: str
     data: dict | None
     steps: dict[str, dict[str, dict]]
+    wanted: dict[str, tuple[str, ...]]
+    distilled: dict[str, dict[str, str]]
 
     def all(self) -> list[dict]:
         """Every record, the dataset's first."""
         found = [record for steps in self.steps.values() for record in steps.values()]
         return [self.data, *found] if self.data else found
+
+    def trainer(self, model: str) -> str:
+        """The step that trained a model."""
+        return "distill" if model in self.distilled else "finetune"
 
     def result(self, model: str, step: str) -> dict | None:
         """What a step returned, or None where it was not done."""
@@ -75,6 +89,16 @@ def read_records(folder: str | os.PathLike) -> Records:
             # The name becomes part of file names.
             if Path(model).name != model:
                 raise ValueError(f"{model!r} is no model's name")
+        given = run.get("steps", {})
+        wanted = {model: tuple(given.get(model, PIPELINE)) for model in models}
+        distilled = {
+            model: {role: pair[role] for role in ("teacher", "alone")}
+            for model, pair in run.get("distilled", {}).items()
+        }
+        if strangers := {*distilled, *(n for p in distilled.values() for n in p.values())} - {
+            *models
+        }:
+            raise ValueError(f"{sorted(strangers)[0]!r} is none of its models")
     config = folder / "config.yaml"
     return Records(
         folder=folder,
@@ -86,6 +110,8 @@ def read_records(folder: str | os.PathLike) -> Records:
             model: {step: found for step in STEPS if (found := _read(folder, model, step))}
             for model in models
         },
+        wanted=wanted,
+        distilled=distilled,
     )
 
 
@@ -123,17 +149,34 @@ def damaged(path: Path, command: str = "kzoo run") -> Iterator[None]:
         ) from error
 
 
+def made_by(records: Records, model: str, step: str) -> dict[str, tuple[str, str]]:
+    """A step's inputs that are another step's output → the model and the step that made them."""
+    pair = records.distilled.get(model)
+    if step == "distill" and pair:
+        teacher = pair["teacher"]
+        return {"model": (pair["alone"], "build"), "teacher": (teacher, _writer(records, teacher))}
+    return {
+        key: (model, _writer(records, model) if maker == "finetune" else maker)
+        for key, maker in MADE_BY.get(step, {}).items()
+    }
+
+
+def _writer(records: Records, model: str) -> str:
+    """The step that wrote the trained network; a teacher that was given is not trained here."""
+    step = records.trainer(model)
+    return step if step in records.wanted[model] else "build"
+
+
 def stale(records: Records, model: str) -> list[str]:
     """Steps whose record is about another file than the one that now stands before them.
 
     A run that was cut short after a change leaves new models beside old measurements.
     """
-    steps = records.steps[model]
     found = []
-    for step, made_by in MADE_BY.items():
-        inputs = steps.get(step, {}).get("inputs", {})
-        for key, maker in made_by.items():
-            written = steps.get(maker, {}).get("outputs", {}).values()
+    for step in STEPS:
+        inputs = records.steps[model].get(step, {}).get("inputs", {})
+        for key, (other, maker) in made_by(records, model, step).items():
+            written = records.steps[other].get(maker, {}).get("outputs", {}).values()
             if key in inputs and written and inputs[key] not in written and step not in found:
                 found.append(step)
     return found

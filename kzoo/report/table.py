@@ -30,8 +30,10 @@ def summary_rows(folder: str | os.PathLike) -> list[dict]:
         ``bytes_float``, ``bytes_int8``, ``gzip_float``, ``gzip_int8`` of the .tflite files;
         ``p50_float_ms``, ``p50_int8_ms``, ``p90_float_ms``, ``p90_int8_ms`` (None when INVALID) at
         ``threads``, the smallest count measured, and their ``latency_kind`` ("measured");
-        ``agreement``, ``max_logit_error``, ``float_islands`` (how many) of the int8 file; and
-        ``failures``, the gates that were not met.
+        ``agreement``, ``max_logit_error``, ``float_islands`` (how many) of the int8 file;
+        ``log_loss_float``, ``log_loss_int8`` (nats); ``training_seconds``, spent in epochs;
+        ``fewshot``, the mean of the best head at the most images per class (a row of ``means`` of a
+        `kzoo.learn.fewshot.Fewshot`); and ``failures``, the gates that were not met.
 
     Raises:
         MissingError: the folder is no run's.
@@ -49,14 +51,18 @@ def _row(records: Records, model: str) -> dict:
     row = {"model": model}
     for step, fields in (
         ("build", _built),
+        ("fewshot", _few),
         ("finetune", _trained),
+        ("distill", _trained),
         ("convert", _converted),
         ("quantize", _quantized),
         # After finetune: its accuracies are of the same images for both models.
         ("check", _checked),
         ("profile", _profiled),
     ):
-        found = records.result(model, step)
+        # A distilled network is built as the one that is trained alone.
+        built = records.distilled.get(model, {}).get("alone", model)
+        found = records.result(built if step == "build" else model, step)
         with damaged(ledger(records.folder, model, step)):
             given = fields(found) if found is not None else {}
         row |= given
@@ -86,6 +92,10 @@ KEYS = (
     "agreement",
     "max_logit_error",
     "float_islands",
+    "log_loss_float",
+    "log_loss_int8",
+    "training_seconds",
+    "fewshot",
     "failures",
 )
 
@@ -94,14 +104,26 @@ def _built(result: Mapping) -> dict:
     return {"params": result["params"], "macs": result.get("macs")}
 
 
+def _few(result: Mapping) -> dict:
+    return {"fewshot": best(result["means"])}
+
+
+def best(means: Sequence[Mapping]) -> Mapping:
+    """The most accurate head of a few-shot study at the most images per class."""
+    most = max(row["shots"] for row in means)
+    return max((row for row in means if row["shots"] == most), key=lambda row: row["accuracy"])
+
+
 def _trained(result: Mapping) -> dict:
-    return _accuracy("float", result["evaluation"])
+    seconds = [row.get("seconds") or 0 for row in result["history"]]
+    return _accuracy("float", result["evaluation"]) | {"training_seconds": sum(seconds)}
 
 
 def _accuracy(kind: str, evaluation: Mapping) -> dict:
     return {
         f"accuracy_{kind}": evaluation["accuracy"],
         f"accuracy_{kind}_interval": list(evaluation["interval"]),
+        f"log_loss_{kind}": evaluation["log_loss"],
         "split": evaluation["split"],
         "count": evaluation["count"],
     }
@@ -202,3 +224,17 @@ def scaled(count: float) -> str:
             value = count / size
             return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
     return f"{count:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """``28.1`` → ``28 s``, ``4000`` → ``1 h 7 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]

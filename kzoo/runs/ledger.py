@@ -22,7 +22,9 @@ _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")
 ROOMS = {
     "data": ("data",),
     "build": ("zoo", "network", "registry.py"),
+    "fewshot": ("learn",),
     "finetune": ("learn",),
+    "distill": ("learn",),
     "convert": ("lite",),
     "quantize": ("lite",),
     "check": ("lite",),

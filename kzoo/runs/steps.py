@@ -2,201 +2,54 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import yaml
-
 from kzoo.data.dataset import Dataset
-from kzoo.data.load import load_data
-from kzoo.errors import MissingError, UsageError
-from kzoo.files import atomic, disk_errors, sha256, write_bytes
+from kzoo.files import existing, sha256
+from kzoo.learn.distill import distill
+from kzoo.learn.fewshot import fewshot
 from kzoo.learn.finetune import finetune
-from kzoo.learn.optimizer import make_optimizer
+from kzoo.learn.training import Training
+from kzoo.learn.variants import decoded_at
 from kzoo.lite.check import check
 from kzoo.lite.convert import convert
-from kzoo.lite.extract import litert_engine
+from kzoo.lite.extract import fast_engine
 from kzoo.lite.quantize import quantize
 from kzoo.measure.profile import profile
-from kzoo.measure.runtimes import choose_runtime
 from kzoo.network.count import macs, parameters
 from kzoo.network.model_file import save_model
-from kzoo.progress import Progress, silent
-from kzoo.registry import entry
+from kzoo.progress import Progress
+from kzoo.registry import entry, pair
 from kzoo.report.html import write_report
-from kzoo.report.table import summary_rows
-from kzoo.runs.config import STEPS, PhaseConfig, RunConfig, load_config
+from kzoo.runs.given import take_over
 from kzoo.runs.ledger import Ledger
+from kzoo.runs.members import Member
+from kzoo.runs.samples import write_samples
+from kzoo.runs.schema import PhaseConfig, RunConfig
 from kzoo.zoo.build import build
 from kzoo.zoo.weights.load import identity, pretrained
 
-SAMPLES = 24
-"""Images of the evaluation split that the report shows, the mistakes first."""
 
-NEEDS = {
-    "finetune": ("build",),
-    "convert": ("finetune",),
-    "quantize": ("finetune",),
-    "check": ("convert", "quantize"),
-    "profile": ("convert", "quantize"),
-}
-"""Step → the steps whose files it reads."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What `run` did.
+class Steps:
+    """A run's config, networks, dataset and ledger, and one method per step.
 
     Attributes:
-        folder: the run's folder.
-        rows: one row per model, see `kzoo.report.table.summary_rows`.
-        report: the HTML file, or None where the step was not asked for.
         failures: gates that were not met.
-        ran, kept: the steps that were run, and those found done.
     """
 
-    folder: str
-    rows: list[dict]
-    report: str | None
-    failures: list[str]
-    ran: list[str]
-    kept: list[str]
-
-    def to_dict(self) -> dict:
-        """The record as JSON values."""
-        return dict(vars(self))
-
-
-def run(
-    config: RunConfig | str | os.PathLike,
-    overrides: Sequence[str] = (),
-    *,
-    output: str | os.PathLike | None = None,
-    progress: Progress = silent,
-) -> Run:
-    """Runs a config: data in, trained, quantized, checked and measured models and a report out.
-
-    A step whose inputs, settings and outputs are unchanged is not run again; a run that was killed
-    goes on where it was, also inside a training. The order of the config's ``steps`` is of no
-    concern. Names and values are checked before anything is written.
-
-    Args:
-        config: a config, its file, or the name of one that ships with kzoo.
-        overrides: ``"train.epochs=3"`` and the like, when ``config`` is a file.
-        output: the run's folder, ``runs/<name>`` by default.
-        progress: called all along.
-
-    Raises:
-        KzooError: as the functions behind the steps do; what was done before stays.
-    """
-    if not isinstance(config, RunConfig):
-        config = load_config(config, overrides)
-    models = config.all_models()
-    for name, model in models.items():
-        entry(name).typed_arguments(model.arguments)
-    if len(models) < len(config.models):
-        raise UsageError(f"a model stands twice in the config; different ones: {', '.join(models)}")
-    if "profile" in config.steps:
-        choose_runtime(config.profile.runtime)
-    folder = Path(output or Path("runs", config.name))
-    _check_folder(folder, config)
-    settings = config.data.model_dump()
-    data = load_data(settings.pop("path"), seed=config.seed, progress=progress, **settings)
-    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
-    if not _holds(folder / "config.yaml", resolved):
-        # Not for a config that was accepted before: Keras takes seconds to import.
-        for model in models.values():
-            for phase in config.train.all_phases(bool(model.weights)):
-                make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
-    with disk_errors(folder):
-        (folder / "models").mkdir(parents=True, exist_ok=True)
-        ledger = Ledger(folder, config.steps)
-    try:
-        return _done(config, resolved, data, ledger, progress)
-    finally:
-        ledger.close()
-
-
-def _check_folder(folder: Path, config: RunConfig) -> None:
-    """Refuses a folder that is something else, and steps that lack one before them."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"the run's folder {str(folder)!r} is a file; give another -o")
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not os.access(place, os.W_OK):
-        raise MissingError(
-            f"no permission to write the run's folder {str(folder)!r}; give another place as -o"
-        )
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "ledger").is_dir():
-        raise UsageError(
-            f"{str(folder)!r} holds other files and no run; give the name of a new folder as -o"
-        )
-    for step in config.steps:
-        for needed in NEEDS.get(step, ()):
-            for name in config.all_models():
-                done = (folder / "ledger" / f"{name}.{needed}.json").exists()
-                if needed not in config.steps and not done:
-                    raise UsageError(
-                        f"step {step!r} needs {needed!r}, which is neither in steps nor done for "
-                        f"{name} in {str(folder)!r}; add it to steps"
-                    )
-
-
-def _with_needs(steps: Sequence[str]) -> set[str]:
-    found = set(steps)
-    for step in reversed(STEPS):
-        if step in found:
-            found |= set(NEEDS.get(step, ()))
-    return found
-
-
-def _holds(file: Path, data: bytes) -> bool:
-    return file.is_file() and file.read_bytes() == data
-
-
-def _write_if_new(file: Path, data: bytes) -> None:
-    if not _holds(file, data):
-        write_bytes(file, data)
-
-
-def _done(
-    config: RunConfig, resolved: bytes, data: Dataset, ledger: Ledger, progress: Progress
-) -> Run:
-    folder = ledger.folder
-    _write_if_new(folder / "config.yaml", resolved)
-    summary = json.dumps({"name": config.name, "models": [*config.all_models()]}, indent=1)
-    _write_if_new(folder / "run.json", f"{summary}\n".encode())
-    work = _Steps(config, data, ledger, progress)
-    # Steps that are left out are looked at too: what they wrote must fit this config.
-    needed = _with_needs(config.steps)
-    for name in config.all_models():
-        for step in STEPS:
-            if step in needed and step not in ("profile", "report"):
-                work.do(step, name)
-    # Measured last and one after another, so that no training shares the processor.
-    if "profile" in config.steps:
-        for name in config.all_models():
-            work.do("profile", name)
-    return Run(
-        folder=str(folder),
-        rows=summary_rows(folder),
-        report=str(work.report()) if "report" in config.steps else None,
-        failures=work.failures,
-        ran=ledger.ran,
-        kept=ledger.kept,
-    )
-
-
-class _Steps:
-    """A run's config, dataset and ledger, and one method per step."""
-
-    def __init__(self, config: RunConfig, data: Dataset, ledger: Ledger, progress: Progress):
-        self.config, self.data, self.ledger, self.progress = config, data, ledger, progress
-        self.folder = ledger.folder
+    def __init__(
+        self,
+        config: RunConfig,
+        members: Mapping[str, Member],
+        data: Dataset,
+        ledger: Ledger,
+        progress: Progress,
+    ):
+        self.config, self.members, self.data = config, members, data
+        self.ledger, self.progress, self.folder = ledger, progress, ledger.folder
         self.failures: list[str] = []
         ledger.step(
             "data",
@@ -225,7 +78,7 @@ class _Steps:
                 if file != own
             },
             settings={},
-            outputs=["report.html", "plots/*.png"],
+            outputs=["report.html", "plots/*.png", "tables/*.csv"],
             work=lambda: {"report": write_report(self.folder).name},
         )
         return self.folder / "report.html"
@@ -234,27 +87,45 @@ class _Steps:
         """The hash of a step's output."""
         return next(iter(self.ledger.intact(step, name)["outputs"].values()))
 
+    def _trained(self, name: str) -> str:
+        """The hash of a network's ``.keras``."""
+        return self._hash(self.members[name].trainer, name)
+
+    def _data_of(self, name: str) -> Dataset:
+        """The run's photos at the network's own size."""
+        size = self.members[name].size
+        if self.members[name].given:
+            size = self.ledger.intact("build", name)["result"]["size"]
+        if size is None:
+            return self.data
+        return decoded_at(self.data, pair(size), self.progress)
+
     def _build(self, name: str) -> None:
-        classes, channels = len(self.data.classes), self.data.channels
+        member = self.members[name]
+        if member.given:
+            self._take_over(name)
+            return
         file = f"models/{name}.init.keras"
-        options = self.config.all_models()[name].model_dump(mode="json", exclude={"name"})
-        arguments = options.pop("arguments")
+        options = member.model.model_dump(mode="json")
+        architecture, arguments = options.pop("name"), options.pop("arguments")
         options |= {
-            "classes": classes,
-            "size": list(self.data.size),
-            "channels": channels,
+            # A network that is only looked at keeps its own classes: logits-T stands on them.
+            "classes": len(self.data.classes) if self.config.trains else None,
+            "size": list(self._data_of(name).size),
+            "channels": self.data.channels,
             "seed": self.config.seed,
         }
         weights = options.pop("weights")
 
         def work() -> dict:
             found = weights and pretrained(
-                name, weights, progress=self.progress, **options, **arguments
+                architecture, weights, progress=self.progress, **options, **arguments
             )
-            model = found.model if found else build(name, **options, **arguments)
+            model = found.model if found else build(architecture, **options, **arguments)
             save_model(model, self.folder / file, notes={"weights": weights or ""}, force=True)
             trainable, total = parameters(model)
             counts = {"params": trainable, "total_params": total, "macs": macs(model)}
+            counts |= {"classes": model.outputs[0].shape[-1]}
             return counts | ({"weights": found.record()} if found else {})
 
         self.ledger.step(
@@ -264,58 +135,127 @@ class _Steps:
             settings={
                 **options,
                 "arguments": arguments,
-                "row": entry(name).card(),
-                **({"weights": identity(name, weights)} if weights else {}),
+                "row": entry(architecture).card(),
+                **({"weights": identity(architecture, weights)} if weights else {}),
             },
             outputs=[file],
             work=work,
         )
 
-    def _finetune(self, name: str) -> None:
-        file = f"models/{name}.keras"
-        train = self.config.train
-        weights = self.config.all_models()[name].weights
-        phases = [asdict(phase) for phase in train.all_phases(bool(weights))]
-        options = train.model_dump(mode="json", exclude={"phases", *PhaseConfig.model_fields})
-        # How often a checkpoint is written is of no concern to the result.
-        seconds = options.pop("checkpoint_seconds")
-        weight = options.pop("auxiliary_weight")
-        # Of no concern to a network that is built without auxiliary heads, nor to its key.
-        if self.config.all_models()[name].auxiliary:
-            options["auxiliary_weight"] = entry(name).auxiliary if weight is None else weight
+    def _take_over(self, name: str) -> None:
+        source, file = self.members[name].given, f"models/{name}.keras"
+        self.ledger.step(
+            "build",
+            name,
+            inputs={"model": sha256(existing(source, "the teacher"))},
+            settings={},
+            outputs=[file],
+            work=lambda: take_over(source, self.folder / file),
+        )
 
-        def work() -> dict:
-            training = finetune(
+    def _fewshot(self, name: str) -> None:
+        settings = self.config.fewshot.model_dump(mode="json")
+        self.ledger.step(
+            "fewshot",
+            name,
+            inputs={"model": self._hash("build", name), "data": self.data.fingerprint},
+            settings={"seed": self.config.seed, **settings},
+            outputs=[],
+            work=lambda: fewshot(
                 self.folder / "models" / f"{name}.init.keras",
                 self.data,
-                phases=phases,
                 seed=self.config.seed,
+                engine=fast_engine(),
+                progress=_named(self.progress, name),
+                **settings,
+            ).to_dict(),
+        )
+
+    def _finetune(self, name: str) -> None:
+        member = self.members[name]
+        options = self._training(member)
+        weight = member.train.auxiliary_weight
+        # Of no concern to a network that is built without auxiliary heads, nor to its key.
+        if member.model.auxiliary:
+            card = entry(member.model.name).auxiliary
+            options["auxiliary_weight"] = card if weight is None else weight
+        data = self._data_of(name)
+        self._train(
+            "finetune",
+            name,
+            inputs={"model": self._hash("build", name), "data": data.fingerprint},
+            settings=options,
+            work=lambda **given: finetune(
+                self.folder / "models" / f"{name}.init.keras", data, **options, **given
+            ),
+        )
+
+    def _distill(self, name: str) -> None:
+        member = self.members[name]
+        options = self._training(member)
+        options |= self.config.distill.model_dump(mode="json", exclude={"teacher", "teacher_train"})
+        models = self.folder / "models"
+        self._train(
+            "distill",
+            name,
+            inputs={
+                "model": self._hash("build", member.alone),
+                "teacher": self._trained(member.teacher),
+                "data": self.data.fingerprint,
+            },
+            settings=options,
+            work=lambda **given: distill(
+                models / f"{member.alone}.init.keras",
+                self.data,
+                teacher=models / f"{member.teacher}.keras",
+                alone=False,
+                **options,
+                **given,
+            ),
+        )
+
+    def _training(self, member: Member) -> dict:
+        """The settings that `finetune` and `distill` share."""
+        phases = member.train.all_phases(bool(member.model.weights))
+        own = {"phases", "checkpoint_seconds", "auxiliary_weight", *PhaseConfig.model_fields}
+        return {
+            "phases": [asdict(phase) for phase in phases],
+            "seed": self.config.seed,
+            **member.train.model_dump(mode="json", exclude=own),
+        }
+
+    def _train(
+        self,
+        step: str,
+        name: str,
+        *,
+        inputs: Mapping[str, str],
+        settings: Mapping[str, object],
+        work: Callable[..., Training],
+    ) -> None:
+        file = f"models/{name}.keras"
+
+        def trained() -> dict:
+            found = work(
                 output=self.folder / file,
                 force=True,
-                checkpoint_seconds=seconds,
-                engine=litert_engine(),
+                # How often a checkpoint is written is of no concern to the result, nor to its key.
+                checkpoint_seconds=self.members[name].train.checkpoint_seconds,
+                engine=fast_engine(),
                 progress=_named(self.progress, name),
-                **options,
             )
             # Those of a training with other settings, which was cut short.
             shutil.rmtree(self.folder / f"{file}.checkpoints", ignore_errors=True)
-            return training.to_dict()
+            return found.to_dict()
 
-        self.ledger.step(
-            "finetune",
-            name,
-            inputs={"model": self._hash("build", name), "data": self.data.fingerprint},
-            settings={"phases": phases, "seed": self.config.seed, **options},
-            outputs=[file],
-            work=work,
-        )
+        self.ledger.step(step, name, inputs=inputs, settings=settings, outputs=[file], work=trained)
 
     def _convert(self, name: str) -> None:
         file = f"models/{name}.tflite"
         self.ledger.step(
             "convert",
             name,
-            inputs={"model": self._hash("finetune", name)},
+            inputs={"model": self._trained(name)},
             settings={},
             outputs=[file],
             work=lambda: convert(
@@ -328,17 +268,17 @@ class _Steps:
 
     def _quantize(self, name: str) -> None:
         file = f"models/{name}_int8.tflite"
-        settings = self.config.quantize.model_dump(mode="json")
+        settings, data = self.config.quantize.model_dump(mode="json"), self._data_of(name)
         self.ledger.step(
             "quantize",
             name,
-            inputs={"model": self._hash("finetune", name), "data": self.data.fingerprint},
+            inputs={"model": self._trained(name), "data": data.fingerprint},
             settings={"seed": self.config.seed, **settings},
             outputs=[file],
             work=lambda: quantize(
                 self.folder / "models" / f"{name}.keras",
                 self.folder / file,
-                calibrate=self.data,
+                calibrate=data,
                 seed=self.config.seed,
                 force=True,
                 progress=_named(self.progress, name),
@@ -347,7 +287,9 @@ class _Steps:
         )
 
     def _check(self, name: str) -> None:
-        settings = self.config.check.model_dump(mode="json")
+        settings, data = self.config.check.model_dump(mode="json"), self._data_of(name)
+        if any(member.teacher == name for member in self.members.values()):
+            settings = {"limit": settings["limit"]}  # no gate is a teacher's: it is not exported
         samples = f"samples/{name}.png"
 
         def work() -> dict:
@@ -357,56 +299,27 @@ class _Steps:
                 found[kind] = check(
                     self.folder / "models" / file,
                     against=self.folder / "models" / f"{name}.keras",
-                    data=self.data,
+                    data=data,
                     progress=_named(self.progress, name),
                     **gates,
                 )
-            shown = self._samples(found["int8"], self.folder / samples)
+            shown = write_samples(found["int8"], data, self.folder / samples)
             return {**{kind: each.to_dict() for kind, each in found.items()}, "samples": shown}
 
         record = self.ledger.step(
             "check",
             name,
             inputs={
-                "model": self._hash("finetune", name),
+                "model": self._trained(name),
                 "float32": self._hash("convert", name),
                 "int8": self._hash("quantize", name),
-                "data": self.data.fingerprint,
+                "data": data.fingerprint,
             },
             settings=settings,
             outputs=[samples],
             work=work,
         )
         self.failures += [f"{name}: {text}" for text in record["result"]["int8"]["failures"]]
-
-    def _samples(self, checked, file: Path) -> dict:
-        """Writes the images that the report shows, side by side; returns what was said of them."""
-        from PIL import Image
-
-        indices = checked.indices
-        labels = self.data.labels[indices]
-        right = checked.lite_probabilities.argmax(1) == labels
-        order = np.concatenate([np.flatnonzero(~right), np.flatnonzero(right)])[:SAMPLES]
-        tiles = self.data.images[indices[order]]
-        tiles = np.repeat(tiles, 3, axis=3) if tiles.shape[3] == 1 else tiles
-        file.parent.mkdir(exist_ok=True)
-        with atomic(file) as temporary:
-            Image.fromarray(np.concatenate(list(tiles), axis=1)).save(temporary)
-        predictions = [
-            {
-                "path": self.data.paths[indices[i]],
-                "label": self.data.classes[labels[i]],
-                "keras": _top(checked.keras_probabilities[i], self.data.classes),
-                "int8": _top(checked.lite_probabilities[i], self.data.classes),
-            }
-            for i in order
-        ]
-        return {
-            "file": f"samples/{file.name}",
-            "size": list(self.data.size),
-            "split": checked.lite.split,
-            "predictions": predictions,
-        }
 
     def _profile(self, name: str) -> None:
         settings = self.config.profile.model_dump(mode="json")
@@ -423,11 +336,6 @@ class _Steps:
                 for kind, file in (("float32", f"{name}.tflite"), ("int8", f"{name}_int8.tflite"))
             },
         )
-
-
-def _top(probabilities: np.ndarray, classes: Sequence[str]) -> dict:
-    best = int(probabilities.argmax())
-    return {"class": classes[best], "probability": round(float(probabilities[best]), 4)}
 
 
 def _named(progress: Progress, name: str) -> Progress:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kzoo.errors import UsageError, one_of
@@ -15,6 +16,7 @@ from kzoo.zoo.initialize import initialize, without_values
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 HEADS = ("logits", "softmax", "none")
 MAX_SEED = 2**32 - 1
@@ -31,7 +33,7 @@ def build(
     norm: str = "batch",
     flavour: str | None = None,
     auxiliary: bool = False,
-    weights: str | os.PathLike | None = None,
+    weights: str | os.PathLike | Mapping[str, np.ndarray] | None = None,
     seed: int | None = None,
     **variant: object,
 ) -> keras.Model:
@@ -42,7 +44,7 @@ def build(
 
     Args:
         name: as `kzoo.list_models` gives it.
-        classes: number of classes; the row's by default.
+        classes: number of classes; the row's by default, or those that the weights' file names.
         size: height and width, or one number for both; the row's by default, or the size that
             the weights were trained at.
         channels: of the input; the row's by default.
@@ -54,16 +56,18 @@ def build(
         auxiliary: with the auxiliary classifiers, as further outputs (n, classes) after the first.
             `kzoo.finetune` trains them along and leaves them out of what it returns.
         weights: pretrained ones: a tag such as "tv_in1k" (`kzoo info NAME` shows them), "imagenet"
-            for the best trained on it, or a file of Keras or torch. They bring their flavour, size
-            and normalization. What could not be taken over as it was is told in a warning. None
-            for random weights.
+            for the best trained on it, a file of Keras or torch, or arrays by name, such as
+            `kzoo.lite.saved_model.read_saved_model` returns. They bring their flavour, size and
+            normalization. What could not be taken over as it was is told in a warning. None for
+            random weights.
         seed: makes the initial weights a function of it (it seeds Keras, NumPy and Python).
         variant: the builder's own arguments, instead of the row's.
 
     Raises:
         UsageError: unknown name (with the nearest), head, norm, flavour or argument; a size below
             the smallest; a number that no network has, such as a depth of -3; a norm or auxiliary
-            heads for a network that has none; weights that do not fit into memory; no such tag.
+            heads for a network that has none; weights that do not fit into memory; no such tag;
+            a flavour that is not that of the tag.
         MissingError: the weights' file or package is not there and cannot be downloaded.
         BadInputError: the weights are damaged, or of another network.
     """
@@ -164,17 +168,22 @@ def _laid_out(
     return keras.Model(pixels, y, name=name), made
 
 
-def _normalization(row: Entry, channels: int):
-    """The layer ``preprocess``: (pixel - mean) / std, for every channel or for all alike."""
-    import keras
-
+def affine(row: Entry) -> tuple[list[float], list[float]]:
+    """Scale and offset of (pixel - mean) / std, for every channel or one for all."""
     means, deviations = (
         value if isinstance(value, tuple) else (value,) for value in (row.mean, row.std)
     )
     scale = [1 / deviation for deviation in deviations]
     if len(means) > len(scale):
         scale *= len(means)
-    offset = [-mean * factor for mean, factor in zip(means, scale, strict=True)]
+    return scale, [-mean * factor for mean, factor in zip(means, scale, strict=True)]
+
+
+def _normalization(row: Entry, channels: int):
+    """The layer ``preprocess``, for every channel or for all alike."""
+    import keras
+
+    scale, offset = affine(row)
     if len(scale) not in (1, channels):  # weights for RGB, other channels asked
         scale, offset = ([sum(values) / len(values)] for values in (scale, offset))
     if len(scale) == 1:

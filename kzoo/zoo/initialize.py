@@ -82,7 +82,11 @@ def _value(variable, random: np.random.Generator):
 
 
 def _uniform(initializer, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """Uniform numbers of the variance ``scale / fan`` (He et al. 2015, section 2.2), float32."""
+    """Uniform numbers of the variance ``scale / fan`` (He et al. 2015, section 2.2), float32.
+
+    Of the one generator: `kzoo.build`'s seed decides all draws, and no builder gives an initializer
+    a seed of its own.
+    """
     import numpy as np
 
     *window, into, out = shape

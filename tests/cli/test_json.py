@@ -36,9 +36,22 @@ CASES = {
         "-o",
         "study",
     ],
+    "distill": [
+        "distill",
+        "good.keras",
+        "digits",
+        "--teacher",
+        "teacher.keras",
+        "--epochs",
+        "1",
+        "-o",
+        "taught.keras",
+        "--no-alone",
+    ],
     "convert": ["convert", "good.keras", "-o", "new.tflite"],
     "quantize": ["quantize", "good.keras", "--calibrate", "digits", "-o", "int8.tflite"],
     "predict": ["predict", "digit.png", "--model", "good.tflite"],
+    "explain": ["explain", "good.keras", "digit.png", "-o", "digit.html"],
     "evaluate": ["evaluate", "good.tflite", "digits"],
     "check": ["check", "good.tflite", "--against", "good.keras", "--data", "digits"],
     "profile": ["profile", "good.tflite", "--min-seconds", "0.1"],
@@ -53,9 +66,11 @@ KEYS = {
     "data": {"classes"},
     "finetune": {"output", "sha256", "evaluation", "history", "recipe"},
     "fewshot": {"model", "split", "rows", "means", "recipe"},
+    "distill": {"output", "sha256", "evaluation", "history", "teacher", "alone", "table"},
     "convert": {"output", "contents", "max_logit_error"},
     "quantize": {"output", "contents", "agreement"},
     "predict": {"predictions"},
+    "explain": {"output", "model", "filters", "images", "occlusion"},
     "evaluate": {"model", "sha256", "data", "classes", "evaluation", "mistakes"},
     "check": {"agreement", "keras", "lite", "failures"},
     "profile": {"model_sha256", "runs", "memory", "environment"},
@@ -70,6 +85,7 @@ def place(trained, lite_float, tmp_path_factory) -> Path:
     """A folder in which the commands are called."""
     folder = tmp_path_factory.mktemp("place")
     shutil.copy(trained, folder / "good.keras")
+    shutil.copy(trained, folder / "teacher.keras")
     shutil.copy(lite_float, folder / "good.tflite")
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "digit.png")
     kzoo.run("quickstart", SMALL, output=folder / "run")

@@ -23,9 +23,11 @@ DIFFERENCES = {
     # The file is the command's; build gives a model, and asks KZOO_OFFLINE.
     "build": ({"output", "force", "arguments", "offline"}, {"variant"}),
     "data": ({"path"}, {"source"}),
-    "finetune": (OF_DATA | OF_A_PHASE, {"data_options"}),
+    "finetune": (OF_DATA | OF_A_PHASE | {"find_lr"}, {"data_options", "engine"}),
+    "distill": (OF_DATA | OF_A_PHASE, {"data_options", "engine"}),
     # What names a network is the command's, as is what is written.
     "fewshot": (OF_DATA | {"output", "force", "weights", "offline", "size"}, {"data_options"}),
+    "explain": ({"output", "force", "weights", "offline"}, {"classes", "crop"}),
     "quantize": (OF_DATA, {"data_options"}),
     "evaluate": (OF_DATA, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
@@ -60,7 +62,7 @@ def test_defaults_are_the_functions_defaults(name):
     known = parameters(name)
     if "data_options" in known:
         known |= {key: value for key, value in parameters("data").items() if key in OF_DATA}
-    if name == "finetune":
+    if name in ("finetune", "distill"):
         known |= inspect.signature(Phase).parameters
     for option in context.command.params:
         parameter = known.get(option.name)
@@ -68,10 +70,18 @@ def test_defaults_are_the_functions_defaults(name):
             continue
         plain = isinstance(option.default, (str, int, float, list, tuple))
         given = option.type_cast_value(context, option.default) if plain else None
-        given = False if option.is_flag else given
+        given = option.default is True if option.is_flag else given
         wanted = parameter.default
-        if option.name in ("phases", "trainable", "augment"):  # () stands for the function's own
+        if option.name in (
+            "phases",
+            "trainable",
+            "augment",
+            "losses",
+        ):  # () stands for the function's own
             assert not given
+        elif option.name in OF_A_PHASE:  # pretrained weights have other ones, as is told
+            assert given is None
+            assert f"[{wanted}" in option.help
         elif option.name in ("validation", "test"):  # the model's notes may know better
             assert given is None
             assert f"[default: {wanted};" in option.help
@@ -147,3 +157,38 @@ def test_fewshot_takes_as_many_values_as_follow(typed, asked, first, monkeypatch
 def test_what_is_no_cut_or_head_is_refused(typed):
     arguments = ["fewshot", "m.keras", "photos", "-o", "study", *typed.split()]
     assert CliRunner().invoke(cli, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        ("", {"losses": None, "at": (), "alone": True}),
+        ("--loss soft=0.5 hard", {"losses": {"soft": 0.5, "hard": 0.1}}),
+        ("--loss attention --loss self=2", {"losses": {"attention": 1000, "self": 2}}),
+        ("--at stage2 stage3 --no-alone", {"at": ("stage2", "stage3"), "alone": False}),
+        ("--augment-seeds 8 --temperature 6", {"augment_seeds": 8, "temperature": 6}),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_distill_takes_losses_with_and_without_weights(typed, asked, first, monkeypatch, tmp_path):
+    found = {}
+
+    def distill(student, data, **options):
+        found.update(options, student=student, data=data)
+        raise click.ClickException("enough")
+
+    monkeypatch.setattr("kzoo.learn.distill.distill", distill)
+    places = ["s.keras", "photos", "-o", str(tmp_path / "out.keras")]
+    options = typed.split()
+    CliRunner().invoke(cli, ["distill", *(options + places if first else places + options)])
+    assert (found["student"], found["data"]) == ("s.keras", "photos")
+    assert {name: found[name] for name in asked} == asked
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"), [("sotf", "did you mean soft"), ("soft=much", "type soft=0.9")]
+)
+def test_a_loss_that_is_none_is_refused(typed, told):
+    done = CliRunner().invoke(cli, ["distill", "s.keras", "d", "-o", "o.keras", "--loss", typed])
+    assert done.exit_code == 2
+    assert told in done.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -57,6 +58,19 @@ def test_variables_that_share_a_name_have_their_paths(tmp_path):
     found = read_saved_model(tmp_path / "model")
     values = {name: array.tolist() for name, array in found.items()}
     assert values == {"first": [1.0, 2.0], "second": [3.0], "half": [1.5]}
+
+
+def test_kzoo_build_takes_one_as_weights(trained, kzoo_command, tmp_path):
+    import keras
+
+    network = keras.saving.load_model(trained)
+    network.export(tmp_path / "saved", verbose=False)
+    done = kzoo_command("build", "lenet5", "--weights", "saved", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["weights"]["file"] == "saved"
+    built = keras.saving.load_model(tmp_path / "lenet5.keras")
+    for ours, reference in zip(built.weights, network.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), reference.numpy(), err_msg=ours.path)
 
 
 def test_what_is_no_saved_model(tmp_path):

@@ -1,16 +1,21 @@
-"""A run's folder as kzoo writes it, in miniature: two models, three classes, one hostile."""
+"""A run's folder as kzoo writes it, in miniature: two models, three classes, one hostile.
+
+The records of alpha are of an older kzoo, those of zeta of this one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 HOSTILE = "<script>alert(1)</script>"
+SHOTS = (1, 4, 16)
 CLASSES = ["cat & dog", HOSTILE, '"quoted" $x^{']
 CONFUSION = {
     "keras": [[9, 1, 0], [0, 10, 0], [0, 0, 10]],
@@ -34,9 +39,43 @@ def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def evaluation(confusion: list[list[int]], interval: tuple[float, float]) -> dict:
-    count = sum(map(sum, confusion))
+def ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def figures(confusion: list[list[int]]) -> dict:
+    """What records have had since calibration and classes are judged."""
+    taken = [sum(column) for column in zip(*confusion, strict=True)]
+    rows = [
+        {
+            "count": sum(row),
+            "precision": ratio(row[i], taken[i]),
+            "recall": ratio(row[i], sum(row)),
+            "f1": ratio(2 * row[i], sum(row) + taken[i]),
+        }
+        for i, row in enumerate(confusion)
+    ]
+    empty = {"count": 0, "confidence": None, "accuracy": None}
     return {
+        "top5_accuracy": None,
+        "ece": 0.0456,
+        "reliability": [
+            *[empty] * 12,
+            {"count": 10, "confidence": 0.85, "accuracy": 0.7},
+            {"count": 5, "confidence": 0.9, "accuracy": 1.0},
+            {"count": 15, "confidence": 0.98, "accuracy": 1.0},
+        ],
+        "macro_f1": sum(row["f1"] for row in rows) / len(rows),
+        "per_class": rows,
+        "worst": [],
+    }
+
+
+def evaluation(
+    confusion: list[list[int]], interval: tuple[float, float], old: bool = False
+) -> dict:
+    count = sum(map(sum, confusion))
+    return ({} if old else figures(confusion)) | {
         "split": "test",
         "count": count,
         "accuracy": sum(confusion[i][i] for i in range(len(confusion))) / count,
@@ -58,7 +97,7 @@ def contents(kind: str, size: int) -> dict:
     }
 
 
-def check(kind: str, size: int, failures: list[str]) -> dict:
+def check(kind: str, size: int, failures: list[str], old: bool) -> dict:
     return {
         "contents": contents(kind, size),
         "against": "m.keras",
@@ -67,8 +106,8 @@ def check(kind: str, size: int, failures: list[str]) -> dict:
         "mean_logit_error": 0.0894 if kind == "int8" else 9.9e-7,
         "logit_std": 2.39,
         "agreement": 0.9333 if kind == "int8" else 1.0,
-        "keras": evaluation(CONFUSION["keras"], (0.8333, 0.9941)),
-        "lite": evaluation(CONFUSION["int8" if kind == "int8" else "keras"], (0.7438, 0.9654)),
+        "keras": evaluation(CONFUSION["keras"], (0.8333, 0.9941), old),
+        "lite": evaluation(CONFUSION["int8" if kind == "int8" else "keras"], (0.7438, 0.9654), old),
         "failures": failures,
     }
 
@@ -129,7 +168,17 @@ def write_record(folder: Path, model: str, step: str, **fields) -> None:
     (folder / "ledger" / f"{model}.{step}.json").write_text(json.dumps(record))
 
 
-def write_model(folder: Path, name: str, *, failures: list[str], samples: int, size: int) -> None:
+def write_model(
+    folder: Path,
+    name: str,
+    *,
+    failures: list[str],
+    samples: int,
+    size: int,
+    trainer: str = "finetune",
+    old: bool = False,
+) -> None:
+    """Every record of a model; ``old`` as they were before calibration and classes were judged."""
     trained, float32, int8 = sha(f"{name}.keras"), sha(f"{name}.tflite"), sha(f"{name}_int8.tflite")
     write_record(
         folder,
@@ -161,7 +210,7 @@ def write_model(folder: Path, name: str, *, failures: list[str], samples: int, s
     write_record(
         folder,
         name,
-        "finetune",
+        trainer,
         inputs={"model": sha(f"{name}.init")},
         settings={
             "phases": [{"epochs": 2, "trainable": part, **phase} for part in (["head"], "all")],
@@ -170,7 +219,7 @@ def write_model(folder: Path, name: str, *, failures: list[str], samples: int, s
         outputs={f"models/{name}.keras": trained},
         result={
             "classes": CLASSES,
-            "evaluation": evaluation(CONFUSION["keras"], (0.8333, 0.9941)),
+            "evaluation": evaluation(CONFUSION["keras"], (0.8333, 0.9941), old),
             "stopped_early": False,
             "history": history,
         },
@@ -195,9 +244,10 @@ def write_model(folder: Path, name: str, *, failures: list[str], samples: int, s
         settings={"limit": None, "min_agreement": 0.97, "max_drop": None, "max_float_ops": None},
         outputs={f"samples/{name}.png": hashlib.sha256(strip.read_bytes()).hexdigest()},
         result={
-            "float32": check("float32", size, []),
-            "int8": check("int8", size // 3, failures),
-            "samples": {
+            "float32": check("float32", size, [], old),
+            "int8": check("int8", size // 3, failures, old),
+            "samples": ({} if old else {"worst": 1})
+            | {
                 "file": f"samples/{name}.png",
                 "size": [8, 8],
                 "split": "test",
@@ -225,6 +275,59 @@ def write_model(folder: Path, name: str, *, failures: list[str], samples: int, s
         inputs={"float32": float32, "int8": int8},
         result={kind: profile(kind, (2, 1), samples) for kind in ("float32", "int8")},
     )
+
+
+def study_row(cut, head, temperature, shots, seed) -> dict:
+    right = 0.1 + 0.02 * shots + 0.01 * seed + 0.1 * (cut == "head")
+    curve = {
+        f"{part}{key}": [1.0, 0.5, right][: 2 + seed]
+        for part in ("", "train_")
+        for key in ("loss", "accuracy")
+    }
+    return {
+        "cut": cut, "head": head, "temperature": temperature, "shots": shots, "seed": seed,
+        "train_accuracy": 1.0, "accuracy": right, "log_loss": 2 - right, "penalty": 0.1,
+        "iterations": 3, "seconds": 0.01, "curve": None if head == "ridge" else curve,
+    }  # fmt: skip
+
+
+def made_up_study(heads=("softmax", "ridge", "logits-T"), cuts=("stage4", "head"), seeds=2) -> dict:
+    """What `kzoo.fewshot` gives, as JSON values."""
+    settings = [(cut, head, None) for cut in cuts for head in heads if head != "logits-T"]
+    settings += [("logits", "logits-T", T) for T in (1, 2.5)] * ("logits-T" in heads)
+    rows = [
+        study_row(*each, shots, seed)
+        for each in settings
+        for shots in SHOTS
+        for seed in range(seeds)
+    ]
+    means = []
+    for cut, head, T in settings:
+        for shots in SHOTS:
+            right = study_row(cut, head, T, shots, 0)["accuracy"]
+            interval = [right - 0.05, right + 0.05] if seeds > 1 else None
+            loss = [2 - right - 0.1, 2 - right + 0.1] if seeds > 1 else None
+            means.append(
+                {
+                    "cut": cut,
+                    "head": head,
+                    "temperature": T,
+                    "shots": shots,
+                    "seeds": seeds,
+                    "accuracy": right,
+                    "accuracy_interval": interval,
+                    "log_loss": 2 - right,
+                    "log_loss_interval": loss,
+                }
+            )
+    return {
+        "model": "net", "classes": ["a", "b"], "split": "validation", "count": 341, "rows": rows,
+        "means": means, "seconds": {"features": 61.2, "heads": 3.25},
+        "recipe": {
+            "source": HOSTILE, "size": [96, 128], "seeds": seeds, "shots": list(SHOTS),
+            "engine": "keras 3.15",
+        },
+    }  # fmt: skip
 
 
 def write_run(folder: Path) -> Path:
@@ -259,7 +362,7 @@ def write_run(folder: Path) -> Path:
     )
     failure = "top-1 agreement 0.9333 is below 0.97"
     write_model(folder, "zeta", failures=[failure], samples=200, size=319_824)
-    write_model(folder, "alpha", failures=[], samples=40, size=251_304)
+    write_model(folder, "alpha", failures=[], samples=40, size=251_304, old=True)
     return folder
 
 
@@ -276,4 +379,56 @@ def reported(tmp_path_factory) -> Path:
 
     folder = write_run(tmp_path_factory.mktemp("reported") / "run")
     assert write_report(folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study_result():
+    """Makes what `kzoo.fewshot` gives, as JSON values."""
+    return made_up_study
+
+
+@pytest.fixture
+def study_run(tmp_path) -> Path:
+    """The folder of a run that studies one network's features, without its report."""
+    folder = tmp_path / "study"
+    (folder / "ledger").mkdir(parents=True)
+    run = {"name": "study", "models": ["net"], "steps": {"net": ["build", "fewshot"]}}
+    (folder / "run.json").write_text(json.dumps(run))
+    shutil.copy(write_run(tmp_path / "other") / "ledger" / "dataset.data.json", folder / "ledger")
+    write_record(
+        folder,
+        "net",
+        "build",
+        settings={"classes": None, "size": [8, 8], "channels": 1},
+        outputs={"models/net.init.keras": sha("net.init")},
+        result={"params": 1234, "total_params": 1234, "macs": 5678, "classes": 1000},
+    )
+    inputs = {"model": sha("net.init")}
+    write_record(folder, "net", "fewshot", inputs=inputs, result=made_up_study())
+    return folder
+
+
+@pytest.fixture
+def distilled_run(tmp_path) -> Path:
+    """The folder of a run with a teacher and two ways of training a student, without a report."""
+    folder = write_run(tmp_path / "distilled")
+    for name, trainer in (("big_teacher", "finetune"), ("small_distilled", "distill")):
+        write_model(folder, name, failures=[], samples=100, size=99_000, trainer=trainer)
+    write_model(folder, "small", failures=[], samples=100, size=99_000)
+    (folder / "ledger" / "small_distilled.build.json").unlink()
+    # As the step writes it: of the files that were there.
+    path = folder / "ledger" / "small_distilled.distill.json"
+    record = json.loads(path.read_text())
+    record["inputs"] = {"model": sha("small.init"), "teacher": sha("big_teacher.keras")}
+    path.write_text(json.dumps(record))
+    pipeline = ["convert", "quantize", "check", "profile"]
+    steps = {name: ["build", "finetune", *pipeline] for name in ("big_teacher", "small")}
+    run = {
+        "name": "distilled",
+        "models": ["big_teacher", "small", "small_distilled"],
+        "steps": {**steps, "small_distilled": ["distill", *pipeline]},
+        "distilled": {"small_distilled": {"teacher": "big_teacher", "alone": "small"}},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
     return folder

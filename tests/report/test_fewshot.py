@@ -13,57 +13,10 @@ from kzoo.errors import BadInputError, MissingError
 from kzoo.report.fewshot import verdict, write_fewshot
 
 HOSTILE = "<script>alert(1)</script>"
-SHOTS = (1, 4, 16)
 
 
-def row(cut, head, temperature, shots, seed) -> dict:
-    right = 0.1 + 0.02 * shots + 0.01 * seed + 0.1 * (cut == "head")
-    curve = {
-        f"{part}{key}": [1.0, 0.5, right][: 2 + seed]
-        for part in ("", "train_")
-        for key in ("loss", "accuracy")
-    }
-    return {
-        "cut": cut, "head": head, "temperature": temperature, "shots": shots, "seed": seed,
-        "train_accuracy": 1.0, "accuracy": right, "log_loss": 2 - right, "penalty": 0.1,
-        "iterations": 3, "seconds": 0.01, "curve": None if head == "ridge" else curve,
-    }  # fmt: skip
-
-
-def write_study(folder, heads=("softmax", "ridge", "logits-T"), cuts=("stage4", "head"), seeds=2):
+def write_study(folder, result):
     """A study's record without its page; returns its folder."""
-    settings = [(cut, head, None) for cut in cuts for head in heads if head != "logits-T"]
-    settings += [("logits", "logits-T", T) for T in (1, 2.5)] * ("logits-T" in heads)
-    rows = [
-        row(*each, shots, seed) for each in settings for shots in SHOTS for seed in range(seeds)
-    ]
-    means = []
-    for cut, head, T in settings:
-        for shots in SHOTS:
-            right = row(cut, head, T, shots, 0)["accuracy"]
-            interval = [right - 0.05, right + 0.05] if seeds > 1 else None
-            loss = [2 - right - 0.1, 2 - right + 0.1] if seeds > 1 else None
-            means.append(
-                {
-                    "cut": cut,
-                    "head": head,
-                    "temperature": T,
-                    "shots": shots,
-                    "seeds": seeds,
-                    "accuracy": right,
-                    "accuracy_interval": interval,
-                    "log_loss": 2 - right,
-                    "log_loss_interval": loss,
-                }
-            )
-    result = {
-        "model": "net", "classes": ["a", "b"], "split": "validation", "count": 341, "rows": rows,
-        "means": means, "seconds": {"features": 61.2, "heads": 3.25},
-        "recipe": {
-            "source": HOSTILE, "size": [96, 128], "seeds": seeds, "shots": list(SHOTS),
-            "engine": "keras 3.15",
-        },
-    }  # fmt: skip
     environment = {"python": "3.11.7", "packages": {"kzoo": "0.1.0"}, "machine": {"cores": 2}}
     record = {"step": "fewshot", "date": "2026-11-22T07:22:06+00:00", "environment": environment}
     folder.mkdir()
@@ -72,8 +25,8 @@ def write_study(folder, heads=("softmax", "ridge", "logits-T"), cuts=("stage4", 
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    folder = write_study(tmp_path_factory.mktemp("fewshot") / "study")
+def study(tmp_path_factory, study_result):
+    folder = write_study(tmp_path_factory.mktemp("fewshot") / "study", study_result())
     assert write_fewshot(folder) == folder / "report.html"
     return folder
 
@@ -116,8 +69,8 @@ def test_every_figure_is_drawn(study):
             assert len(image.convert("RGB").getcolors(1 << 20)) > 20
 
 
-def test_the_same_record_gives_the_same_bytes(study, tmp_path):
-    other = write_study(tmp_path / "again")
+def test_the_same_record_gives_the_same_bytes(study, tmp_path, study_result):
+    other = write_study(tmp_path / "again", study_result())
     write_fewshot(other)
     for name in ("report.html", "fewshot.csv"):
         assert (other / name).read_bytes() == (study / name).read_bytes()
@@ -133,8 +86,8 @@ def test_the_same_record_gives_the_same_bytes(study, tmp_path):
     ],
     ids=str,
 )
-def test_only_what_was_asked_is_drawn(options, figures, tmp_path):
-    folder = write_study(tmp_path / "study", **options)
+def test_only_what_was_asked_is_drawn(options, figures, tmp_path, study_result):
+    folder = write_study(tmp_path / "study", study_result(**options))
     page = write_fewshot(folder).read_text()
     assert sorted(path.stem for path in (folder / "plots").iterdir()) == figures
     assert page.count("data:image/png") == len(figures)
@@ -146,10 +99,10 @@ def test_a_single_draw_has_no_interval():
     assert verdict([mean]) == "With 1 image per class, ridge on head does best: 50.0 % right."
 
 
-def test_a_missing_and_a_damaged_record_are_told(tmp_path):
+def test_a_missing_and_a_damaged_record_are_told(tmp_path, study_result):
     with pytest.raises(MissingError, match=r"fewshot\.json"):
         write_fewshot(tmp_path)
-    folder = write_study(tmp_path / "study")
+    folder = write_study(tmp_path / "study", study_result())
     record = json.loads((folder / "fewshot.json").read_text())
     del record["result"]["means"]
     (folder / "fewshot.json").write_text(json.dumps(record))

@@ -88,8 +88,8 @@ def test_it_requests_nothing_and_executes_nothing(source, page):
 
 def test_every_picture_is_a_whole_png_with_a_description(page):
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    # curves, confusion, sizes, latency and two samples of each of two models
-    assert len(pictures) == 12
+    # curves, confusion, sizes, latency and two samples of each of two models, and a reliability
+    assert len(pictures) == 13
     for picture in pictures:
         assert picture["alt"]
         data = base64.b64decode(picture["src"].partition(",")[2])
@@ -101,7 +101,8 @@ def test_every_picture_is_a_whole_png_with_a_description(page):
 def test_the_figures_are_files_too(reported):
     names = {path.name for path in (reported / "plots").iterdir()}
     kinds = ("curves", "confusion", "sizes", "latency")
-    assert names == {f"{model}.{kind}.png" for model in ("zeta", "alpha") for kind in kinds}
+    drawn = {f"{model}.{kind}.png" for model in ("zeta", "alpha") for kind in kinds}
+    assert names == drawn | {"zeta.reliability.png"}
 
 
 def test_every_cell_of_the_summary_stands_in_it(reported, source):
@@ -140,6 +141,14 @@ def test_every_cell_of_the_summary_stands_in_it(reported, source):
         "A & B 1998",
         "int8 WRONG, float right",
         "55.1 %",
+        "on a scale of 73 to 100 % macro-F1 log-loss (nats) ECE agreement",
+        "4.6 %",  # the expected calibration error
+        "The int8 file is more confident than it is right by 2.3 points on average",
+        "up to 35.4 % on 30 images",
+        "cat & dog 10 88.9 % 80.0 % 84.2 % 94.7 %",
+        "Wrong answers on the test split, the most confident first.",
+        "From the test split, spread evenly over what is left of it.",
+        "From the test split, the int8 file's mistakes first: not a random draw.",  # alpha's
     ],
 )
 def test_it_says_what_the_records_say(page, text):
@@ -179,6 +188,22 @@ def test_met_gates_are_said_only_when_all_was_checked(run_folder):
     assert "No check of alpha stands." in text
 
 
+def test_classes_are_listed_from_the_lowest_f1_up(page):
+    table = page.text[page.text.index("3 classes, the lowest F1 first") :]
+    places = [table.index(name) for name in ("cat & dog", HOSTILE, '"quoted" $x^{')]
+    f1 = {"cat & dog": 16 / 19, HOSTILE: 20 / 22, '"quoted" $x^{': 18 / 19}
+    assert places == sorted(places)
+    assert [*f1.values()] == sorted(f1.values())
+
+
+def test_older_records_have_neither_classes_nor_calibration(run_folder):
+    (run_folder / "run.json").write_text(json.dumps({"name": "mini", "models": ["alpha"]}))
+    text = Page(write_report(run_folder).read_text()).text
+    assert "96.7 %" in text
+    for said in ("macro-F1", "ECE", "Calibration", "lowest F1", "Worst mistakes"):
+        assert said not in text
+
+
 def test_too_few_runs_are_invalid(source, page):
     assert source.count('class="invalid">INVALID</td>') == 4  # alpha: two files, two thread counts
     assert "p90 is INVALID: 40 runs, and it takes 64" in page.text
@@ -209,7 +234,9 @@ def test_steps_not_done_are_named_and_left_out(run_folder):
     assert "zeta: not done: convert, quantize, check, profile." in page.text
     assert "The record of the dataset is missing." in page.text
     assert "96.7 %" in page.text
-    assert sum(tag == "img" for tag, _ in page.tags) == 1  # the curves
+    # The curves, and of the Keras model the confusion matrix and the reliability.
+    assert sum(tag == "img" for tag, _ in page.tags) == 3
+    assert "Classes, Keras model" in page.text
     assert "Sample predictions" not in page.text
 
 
@@ -241,7 +268,7 @@ def test_samples_that_are_not_the_recorded_file_are_not_shown(run_folder):
     (run_folder / "samples" / "alpha.png").unlink()
     page = Page(write_report(run_folder).read_text())
     assert page.text.count("The pictures are missing or were changed") == 2
-    assert sum(tag == "img" for tag, _ in page.tags) == 2 * 1  # the confusion matrix of each
+    assert sum(tag == "img" for tag, _ in page.tags) == 2 + 1  # confusion of each, a reliability
     assert page.text.count("int8 WRONG, float right") == 2
 
 

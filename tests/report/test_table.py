@@ -47,6 +47,10 @@ def test_rows_equal_the_ledgers(reported):
             "agreement": 0.9333,
             "max_logit_error": 0.41421,
             "float_islands": 1,
+            "log_loss_float": 0.1436,
+            "log_loss_int8": 0.1436,
+            "training_seconds": 18.0,
+            "fewshot": None,
             "failures": check["failures"],
         }
     assert rows[0]["p90_int8_ms"] is not None
@@ -65,6 +69,8 @@ def test_a_step_not_done_leaves_none(run_folder):
         "macs",
         "accuracy_float",
         "accuracy_float_interval",
+        "log_loss_float",
+        "training_seconds",
         "split",
         "count",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ import kzoo
 from kzoo.errors import KzooError, MissingError, UsageError
 from kzoo.learn.phase import SCRATCH, TRANSFER, Phase
 from kzoo.runs import config as configs
+from kzoo.runs import schema
 from kzoo.runs.config import load_config
 from kzoo.runs.shipped import shipped_configs
+from kzoo.zoo.weights.table import find
 
 SMALL = "name: small\nmodels: [lenet5]\ndata: {path: digits, channels: 1}\n"
 
@@ -35,18 +38,26 @@ def write(tmp_path):
     ("section", "function", "elsewhere"),
     [
         # elsewhere: parameters that a run itself gives, or that stand in another section.
-        (configs.DataConfig, kzoo.load_data, {"source", "seed"}),
+        (schema.DataConfig, kzoo.load_data, {"source", "seed"}),
         # The size and what is of the images comes from the data, the head is the steps'.
-        (configs.ModelConfig, kzoo.build, {"classes", "size", "channels", "head", "seed"}),
-        (configs.PhaseConfig, Phase, set()),
+        (schema.ModelConfig, kzoo.build, {"classes", "size", "channels", "head", "seed"}),
+        (schema.PhaseConfig, Phase, set()),
         (
-            configs.TrainConfig,
+            schema.TrainConfig,
             kzoo.finetune,
-            {"model", "data", "seed", "output", "phases", "engine", "logs"},
+            {"model", "data", "seed", "output", "phases", "engine", "logs", "distributed"},
         ),
-        (configs.QuantizeConfig, kzoo.quantize, {"model", "output", "calibrate", "head", "seed"}),
-        (configs.CheckConfig, kzoo.check, {"file", "against", "data", "split"}),
-        (configs.ProfileConfig, kzoo.profile, {"model", "target"}),
+        (schema.FewshotConfig, kzoo.fewshot, {"model", "data", "seed", "engine", "ray"}),
+        (
+            schema.DistillConfig,
+            kzoo.distill,
+            # "alone" is a step of its own, by kzoo.finetune.
+            {"student", "data", "seed", "output", "engine", "logs", "alone", "phases"}
+            | schema.TrainConfig.model_fields.keys(),
+        ),
+        (schema.QuantizeConfig, kzoo.quantize, {"model", "output", "calibrate", "head", "seed"}),
+        (schema.CheckConfig, kzoo.check, {"file", "against", "data", "split"}),
+        (schema.ProfileConfig, kzoo.profile, {"model", "target"}),
     ],
 )
 def test_fields_and_defaults_are_those_of_the_function(section, function, elsewhere):
@@ -54,16 +65,18 @@ def test_fields_and_defaults_are_those_of_the_function(section, function, elsewh
     for name in elsewhere | {"progress", "force", "data_options"}:
         parameters.pop(name, None)
     fields = {name: field.default for name, field in section.model_fields.items()}
-    if section is configs.ModelConfig:
+    if section is schema.ModelConfig:
         fields.pop("name"), fields.pop("arguments")
         parameters.pop("name"), parameters.pop("variant")
-    if section is configs.DataConfig:
+    if section is schema.DataConfig:
         fields.pop("path")
-    if section is configs.TrainConfig:
+    if section is schema.DistillConfig:
+        fields.pop("teacher_train"), fields.pop("teacher"), parameters.pop("teacher")
+    if section is schema.TrainConfig:
         fields = {
             name: default
             for name, default in fields.items()
-            if name != "phases" and name not in configs.PhaseConfig.model_fields
+            if name != "phases" and name not in schema.PhaseConfig.model_fields
         }
         assert fields["auxiliary_weight"] is None  # stands for the card's
         fields["auxiliary_weight"] = parameters["auxiliary_weight"].default
@@ -74,30 +87,95 @@ def test_fields_and_defaults_are_those_of_the_function(section, function, elsewh
 
 
 def test_without_phases_the_weights_decide_the_recipe():
-    assert configs.TrainConfig().all_phases(False) == [*SCRATCH]
-    assert configs.TrainConfig().all_phases(True) == [*TRANSFER]
-    assert configs.PhaseConfig().model_dump() == vars(Phase())
+    assert schema.TrainConfig().all_phases(False) == [*SCRATCH]
+    assert schema.TrainConfig().all_phases(True) == [*TRANSFER]
+    assert schema.PhaseConfig().model_dump() == vars(Phase())
 
 
 def test_a_field_of_the_section_changes_the_last_phase():
-    first, last = configs.TrainConfig(epochs=3).all_phases(True)
+    first, last = schema.TrainConfig(epochs=3).all_phases(True)
     assert first == TRANSFER[0]
     assert last == dataclasses.replace(TRANSFER[1], epochs=3)
-    (only,) = configs.TrainConfig(trainable=["head"]).all_phases(True)
+    (only,) = schema.TrainConfig(trainable=["head"]).all_phases(True)
     assert only == dataclasses.replace(TRANSFER[1], trainable="head")
 
 
 @pytest.mark.parametrize("name", shipped_configs())
 def test_shipped_configs_are_valid_and_found_by_name(name):
-    assert load_config(name) == load_config(shipped_configs()[name])
-    assert load_config(name).name == name
+    config = load_config(name)
+    assert config == load_config(shipped_configs()[name])
+    assert config.name == name
+    for model in config.all_models().values():
+        if model.weights:
+            find(model.name, model.weights)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_a_shipped_config_says_how_it_is_run_and_what_to_expect(name):
+    header = shipped_configs()[name].read_text().partition("\nname:")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    assert "kzoo run" in header or name == "quickstart"
+    assert re.search(r"[Rr]esult|[Pp]ublished|Written for", header)
+
+
+PIPELINE = ["build", "finetune", "convert", "quantize", "check", "profile", "report"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "steps"),
+    [
+        ("", PIPELINE),
+        ("train: {epochs: 1}\n", PIPELINE),
+        ("fewshot: {}\n", ["build", "fewshot", "report"]),
+        ("fewshot: {shots: [1]}\nquantize: {samples: 9}\n", ["build", "fewshot", *PIPELINE[1:]]),
+        ("fewshot: {}\nsteps: [build]\n", ["build"]),
+        ("distill: {teacher: resnet8}\n", [*PIPELINE[:2], "distill", *PIPELINE[2:]]),
+    ],
+)
+def test_the_sections_decide_the_steps(write, sections, steps):
+    assert load_config(write(SMALL + sections)).steps == steps
+
+
+def test_a_resolved_few_shot_config_is_that_config_and_no_more(write, tmp_path):
+    config = load_config(write(SMALL), ["fewshot.shots=[1, 3]", "fewshot.head=[logits-T]"])
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(yaml.safe_dump(config.resolved()))
+    assert load_config(resolved) == config
+    assert not config.resolved().keys() & {"train", "quantize", "check", "profile"}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("fewshot.shotz=[1]", "'fewshot.shotz'; did you mean shots"),
+        ("fewshoot.shots=[1]", "'fewshoot'; did you mean fewshot"),
+        ("fewshot.shots=[]", "fewshot.shots"),
+        ("fewshot.shots=[0]", "fewshot.shots.0"),
+        ("fewshot.head=[ridge, lda]", "fewshot.head.1: Input should be 'softmax', 'ridge' or"),
+        ("fewshot.temperature=[0]", "fewshot.temperature.0"),
+        ("fewshot.at=[stage]", "fewshot.at.0"),
+        ("steps=[fewshot]", "needs a section of that name"),
+    ],
+)
+def test_a_mistake_in_a_few_shot_section_is_told(write, override, said):
+    with pytest.raises(UsageError) as caught:
+        load_config(write(SMALL), [override])
+    assert said in str(caught.value)
+
+
+def test_the_classes_that_logits_stand_on_are_not_trained_away(write):
+    wanted = ["fewshot.head=[logits-T]"]
+    assert not load_config(write(SMALL), wanted).trains
+    with pytest.raises(UsageError, match="logits-T"):
+        load_config(write(SMALL), [*wanted, "train.epochs=1"])
+    assert load_config(write(SMALL), ["fewshot.head=[ridge]", "train.epochs=1"]).trains
 
 
 def test_a_model_is_a_name_or_a_section(write):
     text = "name: small\nmodels: [lenet5, {name: resnet8, norm: group}]\ndata: {path: digits}\n"
     models = load_config(write(text)).all_models()
     assert list(models) == ["lenet5", "resnet8"]
-    assert models["lenet5"] == configs.ModelConfig(name="lenet5")
+    assert models["lenet5"] == schema.ModelConfig(name="lenet5")
     assert models["resnet8"].norm == "group"
 
 
@@ -140,7 +218,7 @@ def test_a_resolved_config_is_that_config(write, tmp_path):
     models = "models=[lenet5, {name: mlp, arguments: {depth: 3}}]"
     config = load_config(write(text), ["seed=3", models])
     resolved = tmp_path / "resolved.yaml"
-    resolved.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    resolved.write_text(yaml.safe_dump(config.resolved()))
     assert load_config(resolved) == config
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import kzoo
 from kzoo.errors import BadInputError, UsageError
@@ -66,6 +67,19 @@ def test_a_run_leaves_config_records_models_figures_and_a_report(done):
     assert {"report.html", "run.json", "samples/lenet5.png"} <= files
     assert any(name.startswith("plots/") for name in files)
     assert not [name for name in files if Path(name).name.startswith(".") or "checkpoint" in name]
+
+
+def test_the_worst_mistakes_and_some_of_the_rest_are_kept_as_images(done):
+    result = read_json(done / "ledger" / "lenet5.check.json")["result"]
+    samples, lite = result["samples"], result["int8"]["lite"]
+    worst = samples["predictions"][: samples["worst"]]
+    assert [row["int8"]["probability"] for row in worst] == [
+        round(row["probability"], 4) for row in lite["worst"]
+    ]
+    assert all(row["int8"]["class"] != row["label"] for row in worst)
+    assert len({row["path"] for row in samples["predictions"]}) == 24
+    with Image.open(done / samples["file"]) as strip:
+        assert strip.size == (24 * 32, 32)
 
 
 def test_every_record_has_hashes_recipe_environment_and_date(done):
@@ -232,7 +246,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(done, tmp_path, moments):
 
 
 def test_a_model_is_built_as_its_section_says_and_the_record_holds_it(tmp_path):
-    def run(model: str) -> tuple[kzoo.runs.steps.Run, dict]:
+    def run(model: str) -> tuple[kzoo.runs.run.Run, dict]:
         overrides = [f"models=[{model}]", "steps=[build]"]
         done = kzoo.run("quickstart", overrides, output=tmp_path / "run")
         return done, read_json(tmp_path / "run" / "ledger" / "mlp.build.json")

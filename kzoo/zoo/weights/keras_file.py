@@ -1,11 +1,12 @@
 """Weights that Keras wrote, as arrays, without building a model of them: HDF5 in three layouts.
 
 - ``.h5`` of Keras 1 to 3: groups that list their ``layer_names`` and ``weight_names``; in the file
-  of a whole model they lie under ``model_weights`` (``keras/src/legacy/saving``).
+  of a whole model they lie under ``model_weights``, beside a config (``keras/src/legacy/saving``).
 - ``.weights.h5`` of Keras 3: ``layers/conv2d_1/vars/0``, numbered by class, with the layer's own
   name as an attribute (``keras/src/saving/saving_lib.py``).
-- ``.keras``: a zip of the same HDF5 and a config, of which the order and the names are taken. The
-  config is read as JSON; no object is made of it.
+- ``.keras``: a zip of the same HDF5 and a config.
+
+Of a config the order, the names and the normalization of pixels are taken.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import mmap
 import re
 import tempfile
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -29,7 +29,9 @@ from kzoo.child import blame, call_shared
 from kzoo.errors import BadInputError
 from kzoo.files import disk_errors
 from kzoo.zoo.weights.archive import MAX_EXPANSION, SMALL, member, open_archive
+from kzoo.zoo.weights.checkpoint import Checkpoint
 from kzoo.zoo.weights.float32 import float32_of_bits
+from kzoo.zoo.weights.keras_config import LAYERS, UNREADABLE, layers_of, normalization
 
 if TYPE_CHECKING:
     import h5py
@@ -41,8 +43,8 @@ SECONDS = 60
 BYTES_PER_SECOND = 20e6
 """A file gets `SECONDS` and the time of its size on a slow disk."""
 
-LAYERS, LAYERS_2_13 = "layers", "_layer_checkpoint_dependencies"
-"""The group of a model's layers, and its name in files of Keras 2.13."""
+LAYERS_2_13 = "_layer_checkpoint_dependencies"
+"""What Keras 2.13 called the group `LAYERS`."""
 TOP_LEVEL = "top_level_model_weights"
 """The group of variables that belong to the model itself and to no layer."""
 TRAINING = ("optimizer", "metrics", "loss")
@@ -51,6 +53,7 @@ TRAINING = ("optimizer", "metrics", "loss")
 PLAIN = ("kernel", "bias")
 SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
 SCALE = ("gamma", "beta")
+STATISTICS = ("moving_mean", "moving_variance")
 VARIABLES = {
     "dense": PLAIN,
     "conv1d": PLAIN,
@@ -61,15 +64,16 @@ VARIABLES = {
     "separable_conv2d": SEPARABLE,
     "layer_normalization": SCALE,
     "group_normalization": SCALE,
-    "batch_normalization": (*SCALE, "moving_mean", "moving_variance"),
+    "batch_normalization": (*SCALE, *STATISTICS),
+    "normalization": ("mean", "variance", "count"),
 }
 """Class of a layer → its variables in the order in which Keras 3 numbers them."""
 SWITCHES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
 """Variable → the entry of the layer's config that may leave it out."""
 
 
-def read_keras(path: Path) -> dict[str, np.ndarray]:
-    """The float weights of a Keras file, as `kzoo.zoo.weights.read.read_weights`.
+def read_keras(path: Path) -> Checkpoint:
+    """The float weights of a Keras file.
 
     Read in a child process: on a damaged file the HDF5 library may crash, or loop without end.
     """
@@ -77,22 +81,25 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder, disk_errors(folder):
         output = f"{folder}/weights.npz"
         with blame("it is damaged, and the HDF5 library failed on it"):
-            names = call_shared(
+            told = call_shared(
                 f"{__name__}:extract", timeout=seconds, path=str(path), output=output
             )
-        with np.load(output) as arrays:
-            return {name: arrays[f"arr_{number}"] for number, name in enumerate(names)}
+        with np.load(output) as saved:
+            arrays = {name: saved[f"arr_{number}"] for number, name in enumerate(told["names"])}
+    pixels = told["normalization"]
+    return Checkpoint(arrays, told["kinds"], pixels and tuple(map(np.array, pixels)))
 
 
-def extract(path: str, output: str) -> list[str]:
-    """In the child process: writes the arrays to ``output``, and returns their names."""
+def extract(path: str, output: str) -> dict:
+    """In the child process: writes the arrays to ``output``, and returns what else there is."""
     read = _read_archive if zipfile.is_zipfile(path) else _read_h5
-    arrays = read(Path(path))
-    np.savez(output, *arrays.values())
-    return list(arrays)
+    found = read(Path(path))
+    np.savez(output, *found.arrays.values())
+    pixels = found.normalization and [each.tolist() for each in found.normalization]
+    return {"names": list(found.arrays), "kinds": found.kinds, "normalization": pixels}
 
 
-def _read_archive(path: Path) -> dict[str, np.ndarray]:
+def _read_archive(path: Path) -> Checkpoint:
     with (
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
@@ -101,47 +108,37 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
         config = bytes(member(archive, data, CONFIG))
         weights = io.BytesIO(member(archive, data, WEIGHTS))
     try:
-        layers = dict(_described(json.loads(config)))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        layers = layers_of(json.loads(config))
+    except UNREADABLE as error:
         raise BadInputError(f"its {CONFIG} is damaged ({type(error).__name__}: {error})") from error
     return _read_h5(weights, layers)
 
 
-def _described(model: dict, prefix: str = "") -> Iterator[tuple[str, dict]]:
-    """Every layer's group, numbered as by Keras' ``_save_container_state``, and its config."""
-    seen: Counter[str] = Counter()
-    for layer in model["config"].get("layers", ()):
-        kind = _snake_case(layer["class_name"])
-        group = f"{prefix}{LAYERS}/{kind}" + (f"_{seen[kind]}" if seen[kind] else "")
-        seen[kind] += 1
-        yield group, layer
-        if isinstance(layer["config"].get("layers"), list):
-            yield from _described(layer, f"{group}/")
-
-
-def _snake_case(name: str) -> str:
-    """As ``to_snake_case`` of Keras: Conv2DTranspose is conv2d_transpose, LSTM is lstm."""
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def _read_h5(
-    file: Path | BinaryIO, layers: Mapping[str, dict] | None = None
-) -> dict[str, np.ndarray]:
+def _read_h5(file: Path | BinaryIO, layers: Mapping[str, dict] | None = None) -> Checkpoint:
     """Reads any layout; ``layers`` are the groups of a Keras 3 file in order, where known."""
     import h5py
 
     try:
         with h5py.File(file, "r") as root:
+            layers = _layers(root) if layers is None else layers
             group = _child(root, "model_weights") if _has(root, "model_weights") else root
             listed = _names(group, "layer_names")
-            found = _listed(group, listed) if listed else _numbered(root, layers or {})
-            limit = MAX_EXPANSION * root.id.get_filesize() + SMALL
-            return _arrays(found, limit)
+            kinds: dict[str, str] = {}
+            found = _listed(group, listed, layers) if listed else _numbered(root, layers, kinds)
+            arrays = _arrays(found, MAX_EXPANSION * root.id.get_filesize() + SMALL)
+            return Checkpoint(arrays, kinds, normalization(layers, arrays))
     except BadInputError:
         raise
     except Exception as error:  # h5py raises errors of eight classes on a damaged file
         raise BadInputError(f"the HDF5 file is damaged or cut short ({error})") from error
+
+
+def _layers(root: h5py.Group) -> dict[str, dict]:
+    """As `layers_of`, of a whole model in HDF5; empty where the file has the weights alone."""
+    try:
+        return layers_of(json.loads(root.attrs["model_config"]))
+    except UNREADABLE:
+        return {}
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
@@ -152,18 +149,76 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
-def _listed(group: h5py.Group, layers: list[str]) -> Iterator[tuple[str, h5py.Dataset]]:
+def _listed(
+    group: h5py.Group, layers: list[str], described: Mapping[str, dict]
+) -> Iterator[tuple[str, h5py.Dataset]]:
     if _has(group, TOP_LEVEL):
         layers = [*layers, TOP_LEVEL]
     for layer in layers:
         inside = _child(group, layer)
-        for weight in _names(inside, "weight_names"):
+        weights = {name: _child(inside, name) for name in _names(inside, "weight_names")}
+        if len({_layer(name) for name in weights}) > 1:
+            weights = _as_made(layer, weights, described)
+        for weight, dataset in weights.items():
             name = re.sub(r":\d+$", "", weight)
-            name = name if name.startswith(f"{layer}/") else f"{layer}/{name}"
-            yield name, _child(inside, weight)
+            yield name if name.startswith(f"{layer}/") else f"{layer}/{name}", dataset
 
 
-def _numbered(root: h5py.Group, layers: Mapping[str, dict]) -> Iterator[tuple[str, h5py.Dataset]]:
+def _layer(weight: str) -> str:
+    return weight.rpartition("/")[0]
+
+
+def _as_made(
+    model: str, weights: dict[str, h5py.Dataset], described: Mapping[str, dict]
+) -> dict[str, h5py.Dataset]:
+    """The weights of a model in the model, in the order of its layers.
+
+    Keras lists what is trainable first: of a base that is frozen in part, the last layers. The
+    config knows better.
+    """
+    outer = [each for each, layer in described.items() if layer["config"]["name"] == model]
+    inner = [
+        layer["config"]["name"]
+        for each, layer in described.items()
+        if any(each.startswith(f"{group}/") for group in outer)
+    ]
+    rank = {name: number for number, name in enumerate(inner)}
+
+    def place(weight: str) -> int | None:
+        """Some layers' names have slashes, and some builders put a name before."""
+        parts = _layer(weight).split("/")
+        tails = ("/".join(parts[start:]) for start in range(len(parts)))
+        return next((rank[tail] for tail in tails if tail in rank), None)
+
+    if len(rank) == len(inner) and None not in map(place, weights):
+        return dict(sorted(weights.items(), key=lambda item: place(item[0])))
+    if _trained_alike(weights):
+        return weights
+    raise BadInputError(
+        f"the order of the layers in {model!r} cannot be told, as after some were frozen; save the "
+        "whole model: model.save('net.keras')"
+    )
+
+
+def _trained_alike(weights: Mapping[str, h5py.Dataset]) -> bool:
+    """Whether all layers were trainable, or none was: then they are listed as they were made."""
+    layers = [_layer(name) for name in weights]
+    runs = [layer for layer, _ in itertools.groupby(layers)]
+    if len(runs) == len(set(runs)):
+        # None was, or there are no statistics: the kernel that sees the image begins.
+        kernels = [each.shape[2] for each in weights.values() if len(each.shape) == 4]
+        return not kernels or kernels[0] == min(kernels)
+    # All were: statistics alone come last, layer by layer as what is trained.
+    still = [re.sub(r":\d+$", "", name).endswith(STATISTICS) for name in weights]
+    first = still.index(True) if any(still) else len(still)
+    after = [*dict.fromkeys(layers[first:])]
+    return all(still[first:]) and after == [name for name in dict.fromkeys(layers) if name in after]
+
+
+def _numbered(
+    root: h5py.Group, layers: Mapping[str, dict], kinds: dict[str, str]
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Notes in ``kinds`` which class's a layer is that ``layers`` does not have."""
     import h5py
 
     variables: dict[str, dict[str, h5py.Dataset]] = {}
@@ -193,8 +248,11 @@ def _numbered(root: h5py.Group, layers: Mapping[str, dict]) -> Iterator[tuple[st
         kind = re.sub(r"_\d+$", "", layer.rpartition("/")[2])
         numbers = sorted(variables[layer], key=_natural)
         names = _variables(kind, config, len(numbers)) or numbers
+        label = _label(layer, layers, own_names)
+        if layer not in layers:
+            kinds[label] = re.sub(r"_\d+(?=/|$)", "", layer)
         for number, name in zip(numbers, names, strict=True):
-            yield f"{_label(layer, layers, own_names)}/{name}", variables[layer][number]
+            yield f"{label}/{name}", variables[layer][number]
 
 
 def _label(layer: str, layers: Mapping[str, dict], own_names: Mapping[str, str]) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
-import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +13,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.errors import BadInputError, MissingError
+from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.fetch import fetch
-from kzoo.files import existing, sha256
-from kzoo.network.model_file import read_notes
+from kzoo.files import sha256
+from kzoo.network.model_file import checked_notes, read_notes
 from kzoo.progress import Progress, silent
 from kzoo.registry import LAYER_NAME, Entry, entry
 from kzoo.zoo.blocks import FLAVOURS
-from kzoo.zoo.build import drawn
+from kzoo.zoo.build import affine, drawn
+from kzoo.zoo.weights.checkpoint import Checkpoint
 from kzoo.zoo.weights.place import place
-from kzoo.zoo.weights.read import read_weights
+from kzoo.zoo.weights.read import read_checkpoint, weight_file
 from kzoo.zoo.weights.table import Weights, find, weights_of
 
 if TYPE_CHECKING:
     import keras
+
+GIVEN = "what was given"
+"""What arrays without a file are called."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +40,30 @@ class Pretrained:
     Attributes:
         model: as `kzoo.build` gives it.
         notes: what was not taken over as it is in the file, one sentence each.
-        source: the row of the table; None for a file that is not in it.
-        file: where the weights were read.
+        source: the row of the table, or, without labels, the one that a file is most like; None if
+            there is none.
+        file: where the weights were read; None if they were given as arrays.
         classes: the names of the outputs; empty if they are not known or the head is new.
         crop: the share of an image's shorter side that the network was tested on.
+        flavour: whose padding, epsilon and details the network has.
         complete: whether no layer keeps the weights it was drawn with.
     """
 
     model: keras.Model
     notes: Sequence[str]
     source: Weights | None
-    file: Path
+    file: Path | None
     classes: Sequence[str]
     crop: float
+    flavour: str
     complete: bool
-
-    @property
-    def flavour(self) -> str | None:
-        """Of the weights; None where they do not tell."""
-        return self.source.flavour if self.source else None
 
     def record(self) -> dict:
         """Where the weights are from, as JSON values."""
         source = self.source
         return {
-            "file": str(self.file),
-            "sha256": sha256(self.file),
+            "file": self.file and str(self.file),
+            "sha256": self.file and sha256(self.file),
             "tag": source.tag if source and source.labels else None,
             "licence": source.licence if source and source.labels else None,
             "notes": list(self.notes),
@@ -72,7 +72,7 @@ class Pretrained:
 
 def pretrained(
     name: str,
-    weights: str | os.PathLike,
+    weights: str | os.PathLike | Mapping[str, np.ndarray],
     *,
     seed: int | None = None,
     offline: bool = False,
@@ -83,7 +83,7 @@ def pretrained(
 
     Args:
         name: of the architecture.
-        weights: a tag, "imagenet" or a file.
+        weights: a tag, "imagenet", a file, or arrays by name.
         seed: of what is drawn, such as the head for other classes.
         offline: download nothing.
         progress: told of the download.
@@ -92,69 +92,108 @@ def pretrained(
     Raises:
         UsageError, MissingError, BadInputError: as `kzoo.build`.
     """
-    row, notes = entry(name), []
-    if _is_file(weights):
-        file = Path(weights)
-        values = read_weights(file)
-        source, said = _recognized(name, file, values)
-        notes += said
+    row, file, notes = entry(name), None, []
+    if isinstance(weights, Mapping):
+        published = None
+    elif _is_file(weights):
+        file = weight_file(weights)
+        published = _published(name, file)
     else:
-        source = find(name, str(weights))
-        file = located(source, offline=offline, progress=progress)
-        values = read_weights(file)
-    _check_finite(values, file)
-    noted = read_notes(file)
-    row = _as_trained(row, source) if source else _as_saved(row, file)
-    model, placed = _placed(row, values, source, seed, options)
+        published = find(name, str(weights))
+    asked = options.get("flavour")
+    if published and asked not in (None, published.flavour):
+        raise UsageError(
+            f"{asked!r} was asked, but {name}'s weights {published.tag} are of flavour "
+            f"{published.flavour!r}; leave it out: weights bring their flavour along"
+        )
+    if file is None and published:
+        file = located(published, offline=offline, progress=progress)
+    held = read_checkpoint(file) if file else _given(weights)
+    _check_finite(held.arrays, str(file or GIVEN))
+    noted = read_notes(file) if file else checked_notes({})
+    if options.get("classes") is None and len(noted["classes"]) > 1:
+        options["classes"] = len(noted["classes"])
+    source = published or _alike(name, held)
+    row = _as_trained(row, source) if source else row
+    if not published:
+        row, notes = _as_saved(row, source, held, file.name if file else GIVEN)
+        if source and asked not in (None, source.flavour):
+            notes.append(f"flavour {asked} is taken as asked; {source.tag} is of {source.flavour}")
+    model, placed, flavour = _placed(row, held, source, seed, options)
     notes += placed.notes
-    classes = source.classes if source and source.labels else noted["classes"]
+    classes = source.classes if published else noted["classes"]
     if model.outputs[0].shape[-1] != len(classes) or "head" in " ".join(placed.anew):
         classes = ()
-    crop = source.size / source.resize if source else noted["crop"]
-    return Pretrained(model, notes, source, file, classes, crop, not placed.anew)
+    crop = source.crop if source else noted["crop"]
+    return Pretrained(model, notes, source, file, classes, crop, flavour, not placed.anew)
 
 
-def _placed(row: Entry, values, source: Weights | None, seed: int | None, options: dict):
+def _given(weights: Mapping[str, np.ndarray]) -> Checkpoint:
+    return Checkpoint({name: np.array(value, np.float32) for name, value in weights.items()})
+
+
+def _placed(row: Entry, held: Checkpoint, source: Weights | None, seed: int | None, options: dict):
     """The network with the weights; of a file that does not tell its flavour, the one that fits."""
     flavours = [options.get("flavour") or row.flavour]
     if source is None and options.get("flavour") is None:
         flavours += [name for name in FLAVOURS if name not in flavours]
+    statistics = _statistics(held.arrays)
+    weights = {
+        name: value
+        for name, value in held.arrays.items()
+        if name.rpartition("/")[0] not in statistics
+    }
     refused = []
     for flavour in flavours:
         model, made = drawn(row, seed, **{**options, "flavour": flavour})
         try:
-            return model, place(
-                model, made, values, family=row.family, torch=_is_torch(values),
-                bgr=bool(source and source.bgr),
+            placed = place(
+                model, made, weights, family=row.family, torch=_is_torch(weights),
+                bgr=bool(source and source.bgr), kinds=held.kinds, normalization=affine(row),
             )  # fmt: skip
+            return model, placed, flavour
         except BadInputError as error:
             refused.append(error)
     raise refused[0]
 
 
-def _as_saved(row: Entry, file: Path) -> Entry:
-    """The row with the normalization that the layer ``preprocess`` of a ``.keras`` file has."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            layers = json.loads(archive.read("config.json"))["config"]["layers"]
-        found = next(each["config"] for each in layers if each["name"] == "preprocess")
-        scale, offset = (np.atleast_1d(found[key]).astype(float) for key in ("scale", "offset"))
+def _statistics(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Layers of Keras that normalize pixels, for which kzoo has the layer ``preprocess``."""
+    layers = [name.removesuffix("/mean") for name in arrays if name.endswith("/mean")]
+    return [layer for layer in layers if f"{layer}/variance" in arrays]
+
+
+def _as_saved(
+    row: Entry, source: Weights | None, held: Checkpoint, origin: str
+) -> tuple[Entry, list[str]]:
+    """The row with the normalization that a file has in itself, and what to say of others'."""
+    notes = []
+    if held.normalization:
+        scale, offset = np.broadcast_arrays(*held.normalization)
         values = {"mean": -offset / scale, "std": 1 / scale}
-    except (KeyError, TypeError, ValueError, StopIteration, OSError, zipfile.BadZipFile):
-        return row
-    alone = {key: tuple(v) if len(v) > 1 else float(v[0]) for key, v in values.items()}
-    return dataclasses.replace(row, **alone)
+        alike = len({*zip(scale, offset, strict=True)}) == 1
+        values = {key: float(v[0]) if alike else tuple(map(float, v)) for key, v in values.items()}
+        row = dataclasses.replace(row, **values)
+    if source:
+        what = "crop is" if held.normalization else "normalization and crop are"
+        notes.append(f"{origin} is no published file: its {what} taken from {source.tag}")
+    elif not held.normalization:
+        notes.append(f"{origin} does not tell its normalization: that of the card is taken")
+    notes += [
+        f"the normalization of its layer {layer} is not used" for layer in _statistics(held.arrays)
+    ]
+    return row, notes
 
 
 def identity(name: str, weights: str | os.PathLike) -> dict:
     """What tells weights from others, before they are downloaded: the key of what is made of them.
 
     Raises:
-        UsageError: there is no such tag.
+        UsageError: there is no such tag, or it is a folder.
         MissingError: there is no such file.
     """
     if _is_file(weights):
-        return {"sha256": sha256(existing(weights, "the weights"))}
+        return {"sha256": sha256(weight_file(weights))}
     row = dataclasses.asdict(find(name, str(weights)))
     return {key: row[key] for key in row if key not in ("top1", "top5", "licence")}
 
@@ -197,34 +236,36 @@ def _is_torch(values: Mapping[str, np.ndarray]) -> bool:
     return not any("/" in name for name in values)
 
 
-def _recognized(
-    name: str, file: Path, values: Mapping[str, np.ndarray]
-) -> tuple[Weights | None, list[str]]:
-    """The row of the table that a file is, or is most like, and what to say of it."""
-    known = weights_of(name)
+def _published(name: str, file: Path) -> Weights | None:
+    """The row of the table whose hash a file has."""
+    if not file.is_file() or not os.access(file, os.R_OK):
+        return None  # reading it will say so
     with open(file, "rb") as opened:
         hashes = {"sha256": sha256(file), "md5": hashlib.file_digest(opened, "md5").hexdigest()}
-    for row in known:
+    for row in weights_of(name):
         kind, _, value = row.digest.partition(":")
         if value and hashes[kind].startswith(value):
-            return row, []
-    own = all(LAYER_NAME.fullmatch(layer.rpartition("/")[0]) for layer in values)
-    torch = _is_torch(values)
-    alike = next((row for row in known if torch != row.url.endswith(".h5")), None)
-    if own or alike is None:
-        return None, []
-    # Its classes are not ImageNet's for certain.
-    alike = dataclasses.replace(alike, labels="")
-    return alike, [
-        f"{file.name} has no published hash; its normalization and crop are taken to be those of "
-        f"{alike.tag}"
-    ]
+            return row
+    return None
 
 
-def _check_finite(values: Mapping[str, np.ndarray], file: Path) -> None:
+def _alike(name: str, held: Checkpoint) -> Weights | None:
+    """The row that a file of others is most like, without labels: they may not be ImageNet's."""
+    if all(LAYER_NAME.fullmatch(layer.rpartition("/")[0]) for layer in held.arrays):
+        return None  # kzoo's own
+    torch = _is_torch(held.arrays)
+    alike = [row for row in weights_of(name) if torch != row.url.endswith(".h5")]
+    if not alike:
+        return None
+    # Blue first is what preprocesses images outside of a network that does not itself.
+    bgr = alike[0].bgr and not held.normalization
+    return dataclasses.replace(alike[0], labels="", bgr=bgr)
+
+
+def _check_finite(values: Mapping[str, np.ndarray], origin: str) -> None:
     for name, value in values.items():
         if not np.isfinite(value).all():
             raise BadInputError(
-                f"{str(file)!r} holds {name} with {np.count_nonzero(~np.isfinite(value)):,} values "
+                f"{origin!r} holds {name} with {np.count_nonzero(~np.isfinite(value)):,} values "
                 "that are NaN or infinite: the training that wrote it had diverged"
             )

@@ -35,6 +35,13 @@ class Global(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
+class Opaque:
+    """Stands for an object that no tensor needs; of its arguments and attributes it keeps none."""
+
+    def __init__(self, *_):
+        pass
+
+
 def unpickle(
     file: BinaryIO, known: Mapping[str, Callable | None], persistent: Callable[[object], object]
 ) -> object:
@@ -43,11 +50,12 @@ def unpickle(
     Args:
         file: open for reading, with ``tell``.
         known: ``"module.name"`` → the function that stands for it, or None where the pickle may
-            name it but not call it.
+            name it but not call it. Objects are made of those alone that `Opaque` stands for.
         persistent: persistent id → the value it stands for.
 
     Returns:
-        None, bool, int, float, str, tuple, list, dict, `Global`, and what the functions return.
+        None, bool, int, float, str, tuple, list, dict, `Global`, `Opaque`, and what the functions
+        return.
 
     Raises:
         BadInputError: another name or opcode (it says which), a damaged pickle, or an endless one.
@@ -114,10 +122,16 @@ class _Machine:
             case "REDUCE":
                 function, arguments = self.pop(2)
                 stack.append(self.call(function, arguments))
+            case "NEWOBJ":
+                function, arguments = self.pop(2)
+                if type(function) is not Global or self.known[str(function)] is not Opaque:
+                    raise BadInputError(f"refused the pickle opcode {name}")
+                stack.append(self.call(function, arguments))
             case "BUILD":
                 # Attributes of a dict: a state dict's ``_metadata``, which no tensor needs.
                 self.pop(1)
-                self.expect(dict)
+                if type(stack[-1]) is not Opaque:
+                    self.expect(dict)
             case "BINPERSID":
                 stack.append(self.persistent(stack.pop()))
             case _:

@@ -9,6 +9,7 @@ nobody knows here may be sorted wrongly.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from kzoo.errors import BadInputError
 from kzoo.network.model_file import AUXILIARY
+from kzoo.zoo.weights.first_layer import first_layers, shift_outputs
 
 if TYPE_CHECKING:
     import keras
@@ -48,9 +50,7 @@ _ORDER = {
     "repvgg": [("conv_kxk", "0"), ("conv_1x1", "1")],
 }  # fmt: skip
 """By family: what is replaced in torch's names, before they are sorted."""
-
-IGNORED = re.compile(r"normalization(_\d+)?")
-"""keras.applications' own normalization, which is kzoo's layer ``preprocess``."""
+WHOLE = "save the whole model: model.save('net.keras')"
 
 
 @dataclass
@@ -68,10 +68,15 @@ class Placed:
 
 @dataclass(eq=False)
 class Unit:
-    """The tensors of one layer, by `ROLES`: arrays of a file, or variables of a network."""
+    """The tensors of one layer, by `ROLES`: arrays of a file, or variables of a network.
+
+    ``kind`` as in `Checkpoint`; ``shift`` is what is to be added to the layer's outputs.
+    """
 
     name: str
     tensors: dict = field(default_factory=dict)
+    kind: str = ""
+    shift: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple:
@@ -97,31 +102,40 @@ def place(
     family: str,
     torch: bool,
     bgr: bool = False,
+    kinds: Mapping[str, str] | None = None,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Placed:
     """Assigns ``weights`` to the layers of ``model``.
 
     Args:
         model: as `kzoo.build` makes it.
         made: its variables in the order in which the builder made them.
-        weights: of `read_weights`.
+        weights, kinds: of `Checkpoint`.
         family: of the network's row.
         torch: whether names, order and layouts are torch's, not Keras'.
         bgr: whether the file's network takes blue first; its first layer is turned round.
+        normalization: scale and offset of the pixels in the file's network; that of the model
+            unless given.
 
     Raises:
-        BadInputError: the weights are of another network.
+        BadInputError: the weights are of another network, or do not tell which layer is which.
     """
-    sources = _units_of_torch(weights, family) if torch else _units_of_keras(weights)
+    if not weights:
+        raise BadInputError(f"there are no weights of {model.name}")
+    sources = _units_of_torch(weights, family) if torch else _units_of_keras(weights, kinds or {})
     targets = _units_of_model(model, made if torch else None)
     placed = Placed()
     aux, sources = _split(sources, lambda unit: re.match(r"aux|head_aux", unit.name, re.IGNORECASE))
     aux_targets, targets = _split(targets, lambda unit: unit.name.startswith(AUXILIARY))
     by_name = {unit.name for unit in targets} - {"head"} <= {unit.name for unit in sources}
-    pairs = [] if by_name else _first_layers(model, targets, sources, placed, bgr)
+    preprocess = model.get_layer("preprocess")
+    ours = preprocess.scale, preprocess.offset
+    first = functools.partial(first_layers, model, (normalization or ours, ours), bgr)
+    pairs = [] if by_name else first(targets, sources, placed)
     more, targets, sources = _matched(targets, sources, by_name)
     pairs += more
     if by_name:
-        pairs += _first_layers(model, targets, sources, placed, bgr)
+        pairs += first(targets, sources, placed)
     _heads(targets, sources, placed)
     headless = all(unit.name != "head" for unit in _units_of_model(model, None))
     if headless and not targets and len(sources) == 1:
@@ -129,6 +143,8 @@ def place(
         sources = []
     if targets or sources:
         raise BadInputError(_another_network(model.name, pairs, targets, sources))
+    if not by_name:
+        _check_order([source for _, source in more])
     more, aux_targets, aux = _matched(aux_targets, aux, by_name)
     pairs += more
     _heads(aux_targets, aux, placed)
@@ -143,55 +159,14 @@ def place(
             if role == "weight" and target.name in flattened:
                 value = _channels_last(value, flattened[target.name])
             variable.assign(value.reshape(variable.shape))
+    for target, source in pairs:
+        if source.shift is not None:
+            shift_outputs(model, target.name, source.shift, placed)
     return placed
 
 
 def _split(units: list[Unit], holds: Callable) -> tuple[list[Unit], list[Unit]]:
     return [u for u in units if holds(u)], [u for u in units if not holds(u)]
-
-
-def _first_layers(
-    model: keras.Model, targets: list[Unit], sources: list[Unit], placed: Placed, bgr: bool
-) -> list[tuple[Unit, Unit]]:
-    """Takes out the layers that see the image, and their counterparts, and pairs them.
-
-    Apart from the others: with one channel, a convolution has the shape of a depthwise one.
-    """
-    names, pairs = _seeing(model), []
-    for target in [unit for unit in targets if unit.name in names]:
-        ours = tuple(target.tensors["weight"].shape)
-        fits = [
-            unit for unit in sources
-            if {*unit.tensors} == {*target.tensors}
-            and (theirs := unit.tensors["weight"].shape)
-            and len(theirs) == len(ours) == 4
-            and (*theirs[:2], theirs[3]) == (*ours[:2], ours[3])
-        ]  # fmt: skip
-        found = next((unit for unit in fits if unit.tensors["weight"].shape[2] == 3), None)
-        found = found or next((u for u in fits if u.tensors["weight"].shape[2] == ours[2]), None)
-        if found is None:
-            continue
-        if bgr:
-            found.tensors["weight"] = found.tensors["weight"][:, :, ::-1]
-        said = _other_channels(target, found)
-        if said and said not in placed.notes:
-            placed.notes.append(said)
-        pairs.append((target, found))
-        targets.remove(target)
-        sources.remove(found)
-    return pairs
-
-
-def _seeing(model: keras.Model) -> set[str]:
-    """The names of the convolutions whose input is the image, normalized and padded at most."""
-    found, front = set(), [model.inputs[0]._keras_history.operation]
-    while front:
-        for node in front.pop()._outbound_nodes:
-            if not getattr(node.operation, "weights", ()):
-                front += [node.operation] if len(node.input_tensors) == 1 else []
-            elif len(node.operation.weights[0].shape) == 4:
-                found.add(node.operation.name)
-    return found
 
 
 def _heads(targets: list[Unit], sources: list[Unit], placed: Placed) -> None:
@@ -255,19 +230,24 @@ def _natural(name: str) -> list[tuple]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
 
 
-def _units_of_keras(weights: Mapping[str, np.ndarray]) -> list[Unit]:
+def _units_of_keras(weights: Mapping[str, np.ndarray], kinds: Mapping[str, str]) -> list[Unit]:
     units: dict[str, Unit] = {}
     separable = {name.rpartition("/")[0] for name in weights if name.endswith("/pointwise_kernel")}
     for name, value in weights.items():
         layer, _, last = name.rpartition("/")
-        if IGNORED.fullmatch(layer):
-            continue
         # One layer of theirs is two of ours, as nothing else tells depthwise kernels apart.
         part = layer
         if layer in separable and last != "depthwise_kernel":
             part, last = f"{layer}/pointwise", last.removeprefix("pointwise_")
-        # A layer scale's only weight has no name of its own.
-        units.setdefault(part, Unit(part)).tensors[ROLES.get(last, "weight")] = value
+        units.setdefault(part, Unit(part, kind=kinds.get(layer, ""))).tensors[last] = value
+    for unit in units.values():
+        # A layer scale's only weight has no name of its own. Of several none is told from others:
+        # they keep their names, which no layer of ours has.
+        unknown = [last for last in unit.tensors if last not in ROLES]
+        known = ROLES | (dict.fromkeys(unknown, "weight") if len(unknown) == 1 else {})
+        roles = [known.get(last, last) for last in unit.tensors]
+        if len(set(roles)) == len(roles):
+            unit.tensors = dict(zip(roles, unit.tensors.values(), strict=True))
     return [*units.values()]
 
 
@@ -293,24 +273,6 @@ def _matched(
             pairs.append((target, source))
     used = {id(source) for _, source in pairs}
     return pairs, alone, [source for source in sources if id(source) not in used]
-
-
-def _other_channels(target: Unit, source: Unit) -> str | None:
-    """Fits the kernel of a first convolution to another number of channels; says so."""
-    import numpy as np
-
-    theirs = source.tensors["weight"]
-    found, wanted = theirs.shape[2], target.tensors["weight"].shape[2]
-    if found == wanted:
-        return None
-    if wanted == 1:
-        source.tensors["weight"] = theirs.sum(axis=2, keepdims=True)
-        return f"the first layer's {found} channels are summed for 1"
-    # So that an image of equal channels gives what it gave.
-    chosen = np.arange(wanted) % found
-    shares = np.bincount(chosen)[chosen] if wanted > found else wanted / found
-    source.tensors["weight"] = theirs[:, :, chosen] / np.reshape(shares, (-1, 1)).astype("float32")
-    return f"the first layer's {found} channels are repeated for {wanted}"
 
 
 def _other_classes(target: Unit, source: Unit) -> str | None:
@@ -350,8 +312,22 @@ def _channels_last(kernel: np.ndarray, image: tuple[int, int, int]) -> np.ndarra
     return kernel.reshape(c, h, w, -1).transpose(1, 2, 0, 3).reshape(kernel.shape)
 
 
+def _check_order(sources: Sequence[Unit]) -> None:
+    """Refuses what order alone tells apart, where the file tells no order."""
+    seen: dict[tuple, Unit] = {}
+    for source in sources:
+        other = seen.setdefault(source.shape, source)
+        if other.kind != source.kind:
+            raise BadInputError(
+                "the file groups layers by class and tells no order between classes: "
+                f"{_named([other, source], True)} may be one where the other is; {WHOLE}"
+            )
+
+
 def _named(units: Sequence[Unit], shapes: bool = False) -> str:
     def text(unit: Unit) -> str:
+        if {*unit.tensors} - {*ROLES.values()}:
+            return ", ".join(f"{unit.name}/{each}" for each in unit.tensors)
         shape = max((tuple(tensor.shape) for tensor in unit.tensors.values()), key=len)
         return f"{unit.name} {' x '.join(map(str, shape))}" if shapes else unit.name
 
@@ -364,6 +340,8 @@ def _another_network(name: str, pairs: list, targets: list[Unit], sources: list[
         said.append(f"nothing fits {len(targets)} of its layers ({_named(targets, True)})")
     if sources:
         said.append(f"{len(sources)} of the file's are left over ({_named(sources, True)})")
+    if any(role.isdigit() for unit in sources for role in unit.tensors):
+        said.append(f"variables that the file does not name are read as none; {WHOLE}")
     if any(unit.name.startswith("head_fc") for unit in targets):
         said.append("a dense layer on the whole map needs the size that the weights were made for")
     return ", ".join(said)

@@ -6,11 +6,10 @@ import mmap
 import os
 from pathlib import Path
 
-import numpy as np
-
 from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.files import existing
 from kzoo.zoo.weights.archive import open_archive
+from kzoo.zoo.weights.checkpoint import Checkpoint
 from kzoo.zoo.weights.keras_file import CONFIG, WEIGHTS, read_keras
 from kzoo.zoo.weights.safetensors_file import is_safetensors, read_safetensors
 from kzoo.zoo.weights.torch_file import read_torch_archive, read_torch_legacy
@@ -33,7 +32,7 @@ FOUND = (
 """Offset, bytes, and what a file is that has them there."""
 
 
-def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """Reads the weights of a Keras, PyTorch or safetensors file, told apart by their content.
 
     Returns:
@@ -47,22 +46,32 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
         MissingError: there is no such file, or it may not be read.
         UsageError: it is a folder.
         BadInputError: it is of another format, damaged, cut short, asks to run code, leads to other
-            files, or declares more numbers than it can hold.
+            files, declares more numbers than it can hold, or has lost the order of its layers.
     """
-    path = existing(path, "the weights")
-    if path.is_dir():
-        what = " with a TensorFlow SavedModel" if (path / "saved_model.pb").exists() else ""
-        raise UsageError(f"{str(path)!r} is a folder{what}; a file is expected: {READABLE}")
+    path = weight_file(path)
     try:
-        weights = _read(path, _mapped(path))
-        if not weights:
+        found = _read(path, _mapped(path))
+        if not found.arrays:
             raise BadInputError("it holds no floating-point arrays")
-        for name in weights:
+        for name in found.arrays:
             if not name.isprintable():
                 raise BadInputError(f"the name {name!r} is no printable text")
     except BadInputError as error:
         raise BadInputError(f"cannot read {str(path)!r}: {error}") from error
-    return weights
+    return found
+
+
+def weight_file(path: str | os.PathLike) -> Path:
+    """Returns ``path`` if there is a file; else raises as `read_checkpoint`."""
+    path = existing(path, "the weights")
+    if (path / "saved_model.pb").exists():
+        raise UsageError(
+            f"{str(path)!r} is a TensorFlow SavedModel; type kzoo build NAME --weights {path}, or "
+            "give what kzoo.lite.saved_model.read_saved_model returns"
+        )
+    if path.is_dir():
+        raise UsageError(f"{str(path)!r} is a folder; a file is expected: {READABLE}")
+    return path
 
 
 def _mapped(path: Path) -> mmap.mmap:
@@ -77,27 +86,27 @@ def _mapped(path: Path) -> mmap.mmap:
         raise MissingError(f"cannot open {str(path)!r}: {error.strerror}") from error
 
 
-def _read(path: Path, data: mmap.mmap) -> dict[str, np.ndarray]:
+def _read(path: Path, data: mmap.mmap) -> Checkpoint:
     if data[:8] == HDF5:
         return read_keras(path)
     if data[:4] == ZIP:
         return _read_archive(path, data)
     if data[:1] == PICKLE:
-        return read_torch_legacy(data)
+        return Checkpoint(read_torch_legacy(data))
     if is_safetensors(data):
-        return read_safetensors(data)
+        return Checkpoint(read_safetensors(data))
     for offset, magic, what in FOUND:
         if data[offset : offset + len(magic)] == magic:
             raise BadInputError(f"it is {what}; readable are {READABLE}")
     raise BadInputError(f"it begins with {data[:8]!r}; readable are {READABLE}")
 
 
-def _read_archive(path: Path, data: mmap.mmap) -> dict[str, np.ndarray]:
+def _read_archive(path: Path, data: mmap.mmap) -> Checkpoint:
     with open_archive(path, data) as archive:
         names = archive.namelist()
         if WEIGHTS in names and CONFIG in names:
             return read_keras(path)
         if any(name.endswith("/data.pkl") for name in names):
-            return read_torch_archive(archive, data)
+            return Checkpoint(read_torch_archive(archive, data))
     shown = ", ".join(names[:3])
     raise BadInputError(f"it is a zip archive with {shown!r}; readable are {READABLE}")

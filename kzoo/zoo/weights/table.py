@@ -14,6 +14,8 @@ from pathlib import Path
 from kzoo.errors import UsageError, nearest
 
 FOLDER = Path(__file__).parent
+CROP = 0.875
+"""ImageNet's usual: 224 of 256 pixels."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Weights:
         mean, std: the normalization, (pixel - mean) / std, of red, green and blue or all alike.
         bgr: whether the file's first layer takes blue first.
         size: height and width in pixels.
-        resize: what the shorter side is resized to before ``size`` is cut from the middle.
-        interpolation: of that resizing: "bilinear" or "bicubic".
+        resize: what the shorter side is resized to before ``size`` is cut from the middle; None
+            where the publisher does not tell.
         labels: the file of class names here, without its suffix.
         top1, top5: published accuracies in percent.
         licence: of the file.
@@ -48,12 +50,16 @@ class Weights:
     std: tuple[float, ...]
     bgr: bool
     size: int
-    resize: int
-    interpolation: str
+    resize: int | None
     labels: str
     top1: float | None
     top5: float | None
     licence: str
+
+    @property
+    def crop(self) -> float:
+        """The share of an image's shorter side that the network looks at; `CROP` if not told."""
+        return self.size / self.resize if self.resize else CROP
 
     @property
     def classes(self) -> Sequence[str]:
@@ -73,7 +79,7 @@ def _table() -> dict[str, tuple[Weights, ...]]:
             row |= {
                 "bgr": row["bgr"] == "1",
                 "size": int(row["size"]),
-                "resize": int(row["resize"]),
+                "resize": int(row["resize"]) if row["resize"] else None,
             }
             found.setdefault(row["name"], []).append(Weights(**row))
     return {name: tuple(rows) for name, rows in found.items()}

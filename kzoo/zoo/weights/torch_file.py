@@ -19,7 +19,7 @@ import numpy as np
 from kzoo.errors import BadInputError
 from kzoo.zoo.weights.archive import SMALL, member
 from kzoo.zoo.weights.float32 import float32, float32_of_bits
-from kzoo.zoo.weights.pickled import Global, unpickle
+from kzoo.zoo.weights.pickled import Global, Opaque, unpickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -46,6 +46,12 @@ NESTED = ("state_dict", "model", "model_state_dict")
 PARALLEL = "module."
 """What DataParallel puts before every name."""
 
+ARGUMENTS = (
+    *("argparse.Namespace", "torch.device"),
+    *("pathlib.PosixPath", "pathlib._local.PosixPath"),  # the latter of Python 3.13
+)
+"""What training scripts keep of their arguments; no tensor needs it."""
+
 MAX_SHARING = 8
 """The arrays may be together this many times the storages: tensors share storages, or are views
 that repeat a value, and half precision doubles."""
@@ -69,7 +75,7 @@ class Tensor(NamedTuple):
 
 
 def read_torch_archive(archive: zipfile.ZipFile, data: mmap.mmap) -> dict[str, np.ndarray]:
-    """The float tensors of a zip checkpoint, as `kzoo.zoo.weights.read.read_weights`.
+    """The float tensors of a zip checkpoint, as `kzoo.zoo.weights.read.read_checkpoint`.
 
     Args:
         archive: with a member ``<name>/data.pkl``.
@@ -197,6 +203,7 @@ KNOWN = {
     "torch.Size": _size,
     "collections.OrderedDict": _ordered,
     **dict.fromkeys(STORAGES),
+    **dict.fromkeys(ARGUMENTS, Opaque),
 }
 """All that a pickle may name."""
 

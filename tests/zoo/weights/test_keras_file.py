@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kzoo.errors import BadInputError
 from kzoo.zoo.weights import keras_file
-from kzoo.zoo.weights.read import read_weights
+from kzoo.zoo.weights.read import read_checkpoint
 
 FORMATS = ("net.keras", "net.h5", "net.weights.h5", "legacy.h5")
 
@@ -60,6 +60,10 @@ def files(network, tmp_path_factory):
     with h5py.File(folder / "legacy.h5", "w") as file:
         save_weights_to_hdf5_group(file, network)
     return folder
+
+
+def read_weights(path) -> dict:
+    return read_checkpoint(path).arrays
 
 
 def assert_same(found: dict, expected: dict) -> None:
@@ -188,6 +192,124 @@ def test_a_damaged_config(files, tmp_path, config):
     rewritten(files / "net.keras", tmp_path / "net.keras", {"config.json": config})
     with pytest.raises(BadInputError, match=r"config\.json is damaged"):
         read_weights(tmp_path / "net.keras")
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    """Three stages of a convolution, with and without BatchNorm, all of one shape but the first."""
+    import keras
+
+    layers = keras.layers
+
+    def make(norm: bool):
+        x = image = keras.Input((8, 8, 3))
+        for i in range(3):
+            x = layers.Conv2D(4, 3, padding="same", name=f"stage{i}_conv")(x)
+            x = layers.BatchNormalization(name=f"stage{i}_bn")(x) if norm else x
+        return keras.Model(image, x, name="backbone")
+
+    return make
+
+
+FROZEN = {
+    "none": ((), True),
+    "all": (("stage",), True),
+    "the first": (("stage0",), False),
+    "the first two": (("stage0", "stage1"), False),
+    "all but one convolution": (("stage0", "stage1", "stage2_bn"), False),
+    "the first BatchNorm": (("stage0_bn",), False),
+    "every BatchNorm": (("stage0_bn", "stage1_bn", "stage2_bn"), True),
+}
+"""How the frozen layers' names begin; whether the weights alone tell the order of all."""
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("frozen", FROZEN)
+def test_a_base_that_is_frozen_in_part_is_read_in_order_or_refused(
+    backbone, tmp_path, frozen, norm
+):
+    """Keras lists what is trainable first."""
+    import keras
+    from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+    base = backbone(norm)
+    frozen, told = FROZEN[frozen]
+    for layer in base.layers:
+        layer.trainable = not layer.name.startswith(frozen)
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(base(image))
+    model = keras.Model(image, keras.layers.Dense(2, name="head")(x))
+    order = [layer.name for layer in base.layers if layer.weights]
+    model.save(tmp_path / "net.h5")
+    assert layers_of(read_weights(tmp_path / "net.h5")) == [*order, "head"]
+
+    with h5py.File(tmp_path / "alone.h5", "w") as file:
+        save_weights_to_hdf5_group(file, model)
+    if told or not any(name.startswith(frozen) for name in order):
+        found = layers_of(read_weights(tmp_path / "alone.h5"))
+        for kind in ("conv", "bn"):
+            alike = [name for name in found if name.endswith(kind)]
+            assert alike == [name for name in order if name.endswith(kind)]
+    else:
+        with pytest.raises(BadInputError, match="some were frozen; save the whole model"):
+            read_weights(tmp_path / "alone.h5")
+
+
+def layers_of(weights: dict) -> list[str]:
+    """Their names, without those of models around them, in order."""
+    return list(dict.fromkeys(name.split("/")[-2] for name in weights))
+
+
+def pixel_layers(layers) -> dict:
+    """First layers that scale a pixel, and whether no more than that."""
+    seen = np.random.default_rng(1).normal([9, 120, 250], [2, 30, 0.1], (4, 8, 8, 3))
+    adapted, every, pixelwise = (
+        layers.Normalization(axis=axis) for axis in (-1, None, (1, 2, 3))
+    )  # fmt: skip
+    for layer in (adapted, every, pixelwise):
+        layer.adapt(seen)
+    return {
+        "rescaled": ([layers.Rescaling(1 / 127.5, -1)], True),
+        "by channel": ([layers.Rescaling([0.1, 0.2, 0.3], [1, 2, 3])], True),
+        "given": ([layers.Normalization(mean=[1.0, 2, 3], variance=[4.0, 5, 6])], True),
+        "adapted": ([layers.Rescaling(0.5, 1), adapted, layers.Rescaling([1, 2.0, 3])], True),
+        "for all": ([layers.RandomFlip(), every], True),
+        "nothing": ([], False),
+        "pixel by pixel": ([layers.Rescaling(0.5), pixelwise], False),
+        "inverted": ([layers.Normalization(mean=1.0, variance=2.0, invert=True)], False),
+        "to nothing": ([layers.Rescaling(0.0)], False),
+    }
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_the_first_layers_make_of_a_pixel(tmp_path, suffix, nested):
+    import keras
+
+    layers = keras.layers
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+    for name, (first, known) in pixel_layers(layers).items():
+        steps = keras.Sequential([keras.Input((8, 8, 3)), *first])
+        image = keras.Input((8, 8, 3))
+        x = steps(image) if nested and first else image
+        for layer in () if nested else first:
+            x = layer(x)
+        x = layers.Conv2D(2, 3, name="conv")(x)
+        file = tmp_path / f"{name}.{suffix}"
+        keras.Model(image, layers.Rescaling(3.0)(x)).save(file)
+        found = read_checkpoint(file)
+        assert (found.normalization is not None) == known, name
+        statistics = {each for each in found.arrays if not each.startswith("conv/")}
+        assert bool(statistics) == (name == "pixel by pixel")
+        if known:
+            scale, offset = found.normalization
+            np.testing.assert_allclose(
+                pixels * scale + offset,
+                steps(pixels, training=False),
+                rtol=1e-5,
+                atol=1e-4,
+                err_msg=name,
+            )
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gzip
 import json
@@ -17,12 +18,13 @@ from keras.src.legacy.saving import legacy_h5_format
 from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.learn.evaluate import softmax
 from kzoo.lite.interpret import lite_outputs
+from kzoo.lite.saved_model import read_saved_model
 from kzoo.network.model_file import save_model
 from kzoo.registry import entry, list_models, pair
-from kzoo.zoo.build import build, drawn
-from kzoo.zoo.weights.load import pretrained
+from kzoo.zoo.build import affine, build, drawn
+from kzoo.zoo.weights.load import located, pretrained
 from kzoo.zoo.weights.place import place
-from kzoo.zoo.weights.read import read_weights
+from kzoo.zoo.weights.read import read_checkpoint
 from kzoo.zoo.weights.table import find, weights_of
 from tests.zoo.test_parity import APPLICATIONS, parity_cases, random_weights, weights_by_graph
 
@@ -40,6 +42,16 @@ def flipped(model: keras.Model) -> keras.Model:
 def test_a_file_of_keras_applications_is_loaded(name, size, tmp_path):
     function, arguments = APPLICATIONS[name]
     size = max(size, find(name, "keras_in1k").size) if name.startswith("vgg") else size
+    theirs = of_keras(function, size, **arguments)
+    with h5py.File(tmp_path / "theirs.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, theirs)
+    found = pretrained(name, tmp_path / "theirs.h5", classes=10, size=size)
+    assert found.source.tag == "keras_in1k"
+    assert_same_weights(flipped(found.model) if found.source.bgr else found.model, theirs)
+
+
+def of_keras(function: str, size: int, **arguments) -> keras.Model:
+    """A network of keras.applications with random weights, for 10 classes."""
     theirs = getattr(keras.applications, function)(
         weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None,
         **arguments,
@@ -47,14 +59,101 @@ def test_a_file_of_keras_applications_is_loaded(name, size, tmp_path):
     weights = weights_by_graph(theirs)
     for weight, value in zip(weights, random_weights(weights, seed=size), strict=True):
         weight.assign(value)
-    with h5py.File(tmp_path / "theirs.h5", "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, theirs)
-    found = pretrained(name, tmp_path / "theirs.h5", classes=10, size=size)
-    assert found.source.tag == "keras_in1k"
-    model = flipped(found.model) if found.source.bgr else found.model
-    for ours, reference in zip(weights_by_graph(model), weights, strict=True):
-        expected = np.asarray(reference).reshape(ours.shape)
-        np.testing.assert_array_equal(np.asarray(ours), expected, err_msg=ours.path)
+    return theirs
+
+
+def assert_same_weights(ours: keras.Model, theirs: keras.Model) -> None:
+    for weight, reference in zip(weights_by_graph(ours), weights_by_graph(theirs), strict=True):
+        expected = np.asarray(reference).reshape(weight.shape)
+        np.testing.assert_array_equal(np.asarray(weight), expected, err_msg=weight.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "said"),
+    [
+        ("mobilenet_v2_035", "keras", ""),
+        ("mobilenet_v2_035", "h5", ""),
+        ("mobilenet_v2_035", "weights.h5", ""),
+        ("xception", "keras", ""),
+        ("xception", "weights.h5", "no order between"),
+        ("inception_v3", "weights.h5", "does not name"),
+        *(
+            pytest.param(name, "weights.h5", "no order between", marks=pytest.mark.slow)
+            for name in ("nasnet_mobile", "convnext_tiny")
+        ),
+    ],
+)
+def test_a_file_of_keras_3_is_placed_right_or_refused(name, suffix, said, tmp_path):
+    """A ``.weights.h5`` groups layers by class, and numbers their variables."""
+    function, arguments = APPLICATIONS[name]
+    theirs = of_keras(function, 96, **arguments)
+    file = tmp_path / f"theirs.{suffix}"
+    (theirs.save_weights if suffix == "weights.h5" else theirs.save)(file)
+    if said:
+        with pytest.raises(BadInputError, match=f"{said}.*save the whole model"):
+            pretrained(name, file, classes=10, size=96)
+    else:
+        assert_same_weights(pretrained(name, file, classes=10, size=96).model, theirs)
+
+
+@pytest.fixture(scope="module")
+def transferred():
+    """As users have it: a normalization, a base that is frozen in part, a head."""
+    layers = keras.layers
+    base = keras.applications.MobileNetV2(
+        weights=None, alpha=0.35, input_shape=(96, 96, 3), include_top=False, pooling="avg"
+    )
+    for layer in base.layers[:100]:
+        layer.trainable = False
+    adapted = layers.Normalization(name="adapted")
+    adapted.adapt(np.random.default_rng(0).normal([0.5, 0.4, 0.3], 0.2, (4, 96, 96, 3)))
+    image = keras.Input((96, 96, 3))
+    x = adapted(layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, layers.Dense(7)(base(x)))
+    weights = [weight for weight in model.weights if "adapted" not in weight.path]
+    for weight, value in zip(weights, random_weights(weights, seed=1), strict=True):
+        weight.assign(value)
+    return model
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_a_model_of_a_user_gives_its_logits_from_pixels(transferred, suffix, tmp_path):
+    file = tmp_path / f"theirs.{suffix}"
+    transferred.save(file)
+    found = pretrained("mobilenet_v2_035", file, classes=7, size=96)
+    assert found.notes == [f"{file.name} is no published file: its crop is taken from keras_in1k"]
+    images = smooth_images(96).astype(np.float32)
+    expected = np.asarray(transferred(images))
+    assert np.abs(np.asarray(found.model(images)) - expected).max() <= 1e-4 * expected.std()
+
+
+def test_a_normalization_that_cannot_be_used_is_told(transferred, tmp_path):
+    """Weights alone do not tell what stands before it."""
+    transferred.save_weights(tmp_path / "theirs.weights.h5")
+    found = pretrained("mobilenet_v2_035", tmp_path / "theirs.weights.h5", classes=7, size=96)
+    assert "the normalization of its layer adapted is not used" in found.notes
+
+
+@pytest.mark.parametrize("how", ["export", "save"])
+def test_a_saved_model_is_placed_right(transferred, how, tmp_path):
+    import tensorflow as tf
+
+    if how == "export":
+        transferred.export(tmp_path / "saved", verbose=False)
+    else:
+        tf.saved_model.save(transferred, tmp_path / "saved")
+    weights = read_saved_model(tmp_path / "saved")
+    found = pretrained("mobilenet_v2_035", weights, classes=7, size=96)
+    assert found.file is None
+    assert any("adapted is not used" in note for note in found.notes)
+    # Entered behind the normalization, which is in the graph of a SavedModel alone.
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 3)).astype(np.float32)
+    theirs = keras.Model(transferred.get_layer("adapted").output, transferred.output)
+    ours = keras.Model(found.model.get_layer("preprocess").output, found.model.output)
+    expected = np.asarray(theirs(images))
+    assert np.abs(np.asarray(ours(images)) - expected).max() <= 1e-4 * expected.std()
+    with pytest.raises(UsageError, match="is a TensorFlow SavedModel; type kzoo build"):
+        pretrained("mobilenet_v2_035", tmp_path / "saved")
 
 
 @functools.cache
@@ -87,16 +186,20 @@ def in_keras_layout(layer: keras.Layer, kernel: np.ndarray) -> np.ndarray:
 def of_torch(name: str, prefix: str = "", **options):
     """Places random weights under torch's names, in any order: a file of safetensors is sorted by
     other rules than a pickle. Returns the model, what was said, and the weights."""
-    values = {
-        key: np.random.default_rng(i).random(shape, np.float32)
-        for i, (key, shape) in enumerate(torch_networks()[name]["shapes"].items())
-    }
+    values = {}
+    for i, (key, shape) in enumerate(torch_networks()[name]["shapes"].items()):
+        values[key] = np.random.default_rng(i).random(shape, np.float32)
+        if len(shape) > 1:  # of the variance 2 / inputs
+            values[key] = (values[key] - 0.5) * np.float32((24 / np.prod(shape[1:])) ** 0.5)
     keys = [*values]
     random.Random(0).shuffle(keys)
-    row = entry(name)
+    row = dataclasses.replace(entry(name), mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
     model, made = drawn(row, None, flavour="torch", **options)
     state = {prefix + key: values[key] for key in keys}
-    return model, place(model, made, state, family=row.family, torch=True), values
+    placed = place(
+        model, made, state, family=row.family, torch=True, normalization=affine(row)
+    )  # fmt: skip
+    return model, placed, values
 
 
 def check(name: str, model: keras.Model, values: dict, but: tuple[str, ...] = ()) -> None:
@@ -163,15 +266,29 @@ def test_auxiliary_classifiers_are_loaded_beside_the_trunk(name):
 )
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels_change_the_first_layers_alone(name, first, channels):
-    model, placed, values = of_torch(name, channels=channels)
+    model, placed, values = of_torch(name, channels=channels, size=64)
+    reference, _, _ = of_torch(name, size=64)
     assert len(placed.notes) == 1
-    check(name, model, values, but=tuple(first))
-    for layer in first:
-        theirs = torch_networks()[name]["layers"][layer]
-        kernel = values[f"{theirs}.weight"].transpose(2, 3, 1, 0)
-        ours = np.asarray(model.get_layer(layer).kernel)
-        # What an image whose channels are equal gives stays what it was.
-        np.testing.assert_allclose(ours.sum(axis=2), kernel.sum(axis=2), rtol=1e-5)
+    norms = [layer.replace("conv", "bn") for layer in first]
+    check(name, model, values, but=(*first, *norms))
+    gray = smooth_images(64)[..., :1].astype(np.float32)
+    for layer in norms:
+        ours, expected = (
+            np.asarray(keras.Model(net.input, net.get_layer(layer).output)(gray.repeat(n, axis=-1)))
+            for net, n in ((model, channels), (reference, 3))
+        )
+        # At the borders the zeros that are padded stand for the means of the channels.
+        inside = np.s_[:, 1:-1, 1:-1]
+        assert np.abs(ours - expected)[inside].max() <= 1e-5 * expected.std()
+
+
+def test_a_gray_image_gives_the_logits_of_its_three_channels():
+    """Where no zeros are padded: the first convolution of SqueezeNet is a "valid" one."""
+    gray = smooth_images(64)[..., :1].astype(np.float32)
+    model, _, _ = of_torch("squeezenet1_1", channels=1, size=64)
+    reference, _, _ = of_torch("squeezenet1_1", size=64)
+    expected = np.asarray(reference(gray.repeat(3, axis=-1)))
+    assert np.abs(np.asarray(model(gray)) - expected).max() <= 1e-4 * expected.std()
 
 
 @pytest.mark.parametrize(
@@ -242,7 +359,7 @@ def test_mlperf_tinys_files_agree_with_their_tflite(name, file, oracle, factor, 
 def test_cifar_checkpoints_agree_with_their_network_in_numpy(depth, digest, shared):
     """He et al. 2015, section 4.2, with option A, written here on arrays (c, h, w)."""
     file = shared / "cifar-resnet" / f"resnet{depth}-{digest}.th"
-    state = read_weights(file)
+    state = read_checkpoint(file).arrays
 
     def convolved(x, name, stride=1):
         kernel = state[f"{name}.weight"].astype(np.float64)
@@ -309,6 +426,52 @@ def test_a_file_of_kzoo_keeps_normalization_classes_and_flavour(shared, tmp_path
     )
     found = pretrained("resnet50", biased, size=32, classes=4)
     assert found.model.get_layer("stem_conv").use_bias
+
+
+def test_the_classes_that_a_file_names_are_those_of_the_network(tmp_path):
+    model = build("resnet8", classes=3)
+    file = save_model(model, tmp_path / "a.keras", notes={"classes": ["cat", "dog", "owl"]})
+    found = pretrained("resnet8", file)
+    assert (list(found.classes), found.complete) == (["cat", "dog", "owl"], True)
+    assert found.model.outputs[0].shape[-1] == 3
+    assert pretrained("resnet8", file, classes=4).classes == ()
+    assert pretrained("resnet8", save_model(model, tmp_path / "b.keras")).classes == ()
+
+
+def test_another_flavour_than_that_of_the_weights_is_refused_or_told(shared, tmp_path):
+    with pytest.raises(UsageError, match=r"'keras' was asked.* tv_in1k are of flavour 'torch'"):
+        pretrained("resnet50", "tv_in1k", flavour="keras", offline=True)
+    with pytest.raises(UsageError, match="weights cifar10 are of flavour 'torch'"):
+        pretrained("resnet20", shared / "cifar-resnet" / "resnet20-12fca82f.th", flavour="keras")
+    theirs = of_keras("MobileNetV2", 96, alpha=0.35)
+    theirs.save(tmp_path / "theirs.keras")
+    found = pretrained("mobilenet_v2_035", tmp_path / "theirs.keras", flavour="torch", size=96)
+    assert "flavour torch is taken as asked; keras_in1k is of keras" in found.notes
+    assert found.flavour == "torch"
+
+
+def test_variables_that_no_layer_has_are_all_named():
+    model = build("lenet5", seed=0)
+    weights = {weight.path: np.asarray(weight) for weight in model.weights}
+    layer = next(iter(weights)).rpartition("/")[0]
+    strange = {f"{layer}/{name}": np.ones(3, np.float32) for name in ("twist", "turn")}
+    with pytest.raises(BadInputError, match=f"{layer}/twist, {layer}/turn"):
+        pretrained("lenet5", weights | strange)
+
+
+def test_a_package_with_another_file_than_published_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "carrier").mkdir()
+    (tmp_path / "carrier" / "__init__.py").touch()
+    (tmp_path / "carrier" / "w.pth").write_bytes(b"other weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    row = dataclasses.replace(find("efficientnet_lite0", "lite_in1k"), package="carrier/w.pth")
+    with pytest.raises(BadInputError, match=r"w\.pth' is not what was published"):
+        located(row)
+
+
+def test_no_weights_at_all_are_refused():
+    with pytest.raises(BadInputError, match="no weights of lenet5"):
+        pretrained("lenet5", {})
 
 
 def test_other_classes_get_a_new_head(own):
@@ -388,7 +551,7 @@ def test_every_row_of_the_table_fits_its_network(name):
         assert row.url.startswith("https://") or row.package
         assert row.url == "" or row.digest or row.tag == "timm_in1k" or "mobilenet" in row.url
         assert row.size >= max(pair(entry(name).min_size))
-        assert row.resize >= row.size
+        assert 0.8 < row.crop <= 1
         assert len(row.mean) in (1, 3)
         assert len(row.classes) == entry(name).classes
         assert len(set(row.classes)) == len(row.classes)

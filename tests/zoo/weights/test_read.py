@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kzoo.errors import BadInputError, MissingError, UsageError
-from kzoo.zoo.weights.read import read_weights
+from kzoo.zoo.weights.read import read_checkpoint
 
 
 def zipped(*names: str) -> bytes:
@@ -64,7 +64,7 @@ def test_other_files_are_named(tmp_path, kind, suffix):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
     with pytest.raises(BadInputError) as caught:
-        read_weights(path)
+        read_checkpoint(path)
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -74,12 +74,12 @@ def test_the_suffix_does_not_matter(tmp_path, name):
     header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     data = struct.pack("<Q", len(header)) + header + struct.pack("<2f", 1, 2)
     (tmp_path / name).write_bytes(data)
-    assert read_weights(tmp_path / name)["w"].tolist() == [1, 2]
+    assert read_checkpoint(tmp_path / name).arrays["w"].tolist() == [1, 2]
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(MissingError, match=r"'.*none\.pth' does not exist"):
-        read_weights(tmp_path / "none.pth")
+        read_checkpoint(tmp_path / "none.pth")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -88,18 +88,18 @@ def test_a_file_that_may_not_be_read(tmp_path):
     path.write_bytes(b"weights")
     path.chmod(0)
     with pytest.raises(MissingError, match="Permission denied"):
-        read_weights(path)
+        read_checkpoint(path)
 
 
 def test_a_folder(tmp_path):
     with pytest.raises(UsageError, match="is a folder; a file is expected"):
-        read_weights(tmp_path)
+        read_checkpoint(tmp_path)
     (tmp_path / "saved_model.pb").touch()
-    with pytest.raises(UsageError, match="is a folder with a TensorFlow SavedModel"):
-        read_weights(tmp_path)
+    with pytest.raises(UsageError, match="is a TensorFlow SavedModel; type kzoo build"):
+        read_checkpoint(tmp_path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "weights.pth")
     with pytest.raises(BadInputError, match="no regular file"):
-        read_weights(tmp_path / "weights.pth")
+        read_checkpoint(tmp_path / "weights.pth")

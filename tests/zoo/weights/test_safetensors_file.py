@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kzoo.errors import BadInputError
-from kzoo.zoo.weights.read import read_weights
+from kzoo.zoo.weights.read import read_checkpoint
 
 RANDOM = np.random.default_rng(0)
 ARRAYS = {
@@ -50,7 +50,7 @@ def read(tmp_path):
     def read(data: bytes) -> dict[str, np.ndarray]:
         path = tmp_path / "file.safetensors"
         path.write_bytes(data)
-        return read_weights(path)
+        return read_checkpoint(path).arrays
 
     return read
 
@@ -140,7 +140,7 @@ def test_damage_gives_weights_or_an_explained_error(tmp_path_factory, flips):
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(data)
     try:
-        found = read_weights(path)
+        found = read_checkpoint(path).arrays
     except BadInputError:
         return
     assert all(array.dtype == np.float32 for array in found.values())
@@ -150,7 +150,7 @@ def test_what_the_library_writes(tmp_path):
     library = pytest.importorskip("safetensors.numpy")
     path = tmp_path / "net.safetensors"
     library.save_file(ARRAYS, path, {"format": "np"})
-    found = read_weights(path)
+    found = read_checkpoint(path).arrays
     assert_same(found, {name: ARRAYS[name] for name in found})
     assert set(found) == set(ARRAYS) - {"steps"}
 

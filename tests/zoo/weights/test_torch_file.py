@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
 import io
 import os
+import pathlib
 import pickle
 import struct
 import tracemalloc
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 
 from kzoo.errors import BadInputError
 from kzoo.zoo.weights import pickled
-from kzoo.zoo.weights.read import read_weights
+from kzoo.zoo.weights.read import read_checkpoint
 
 MAGIC = 0x1950A86A20F9469CFC6C
 CONTAINERS = ("zip", "legacy")
@@ -122,7 +124,7 @@ def read(tmp_path):
     def read(data: bytes) -> dict[str, np.ndarray]:
         path = tmp_path / "file.pth"
         path.write_bytes(data)
-        return read_weights(path)
+        return read_checkpoint(path).arrays
 
     return read
 
@@ -248,6 +250,14 @@ def test_an_ordered_dict_with_metadata(read):
         assert_same(read(encoded(state, container)), ARRAYS)
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_the_arguments_of_a_training_script_are_passed_over(read, container, protocol):
+    more = argparse.Namespace(layers=[3, 4], fast=None)
+    args = argparse.Namespace(lr=0.1, output=pathlib.PosixPath("/runs/1"), more=more)
+    assert_same(read(encoded({"args": args, "state_dict": STATE}, container, protocol)), ARRAYS)
+
+
 def test_a_zip_of_the_other_byte_order(read):
     assert_same(read(encoded(STATE, "zip", order="big")), ARRAYS)
 
@@ -287,6 +297,18 @@ def programs(canary):
         "an object": (Raw(b"(cos\nsystem\n" + text + b"o"), r"refused os\.system"),
         "an extension": (Raw(b"\x82\x01"), "refused the pickle opcode EXT1"),
         "a new object": (Raw(b"ccollections\nOrderedDict\n)\x81"), "refused the pickle opcode"),
+        "an argument": (
+            argparse.Namespace(hook=Runs(os.system, touch)),
+            r"refused posix\.system",
+        ),
+        "an object of arguments": (
+            Raw(b"cargparse\nNamespace\n)\x81cos\nsystem\n" + text + b"\x85R"),
+            r"refused os\.system",
+        ),
+        "arguments as a function": (
+            Raw(b"cargparse\nNamespace\n)\x81" + text + b"\x85R"),
+            "its pickle is damaged",
+        ),
         "state of a name": (Raw(b"ccollections\nOrderedDict\n}b"), "its pickle is damaged"),
         "a call of a storage": (Raw(b"ctorch\nFloatStorage\n)R"), "refused a call of torch.Float"),
         "a call of a value": (Raw(b"K\x01)R"), "its pickle is damaged"),
@@ -310,7 +332,15 @@ def test_nothing_is_executed(refuses, tmp_path, program, container, nested):
 
 def test_the_canaries_sing_elsewhere(tmp_path):
     """So that the test above can fail: Python's unpickler does what these ask."""
-    for name in ("a reduction", "eval", "os.system by name", "an instance", "an object"):
+    for name in (
+        "a reduction",
+        "eval",
+        "os.system by name",
+        "an instance",
+        "an object",
+        "an argument",
+        "an object of arguments",
+    ):
         canary = tmp_path / name.replace(" ", "_")
         file = io.BytesIO()
         Pickler(file, 2).dump(programs(canary)[name][0])
@@ -509,7 +539,7 @@ def test_damage_gives_weights_or_an_explained_error(tmp_path_factory, container,
     path = tmp_path_factory.getbasetemp() / "damaged.pth"
     path.write_bytes(data)
     try:
-        found = read_weights(path)
+        found = read_checkpoint(path).arrays
     except BadInputError:
         return
     assert all(array.dtype == np.float32 for array in found.values())
@@ -530,7 +560,7 @@ def test_checkpoints_on_cifar(shared):
         ("resnet20-12fca82f.th", 97, 271_098, 21349.5626),
         ("resnet56-4bfd9763.th", 277, 857_082, 41377.0863),
     ):
-        found = read_weights(shared / "cifar-resnet" / name)
+        found = read_checkpoint(shared / "cifar-resnet" / name).arrays
         assert len(found) == arrays
         assert next(iter(found)) == "conv1.weight"
         assert found["conv1.weight"].shape == (16, 3, 3, 3)
@@ -551,7 +581,7 @@ def test_what_pytorch_writes(tmp_path, options, protocol):
 
     def saved(tree) -> dict:
         torch.save(tree, path, pickle_protocol=protocol, **options)
-        return read_weights(path)
+        return read_checkpoint(path).arrays
 
     assert_same(saved(state), expected)
     assert_same(saved(torch.nn.DataParallel(net).state_dict()), expected)
@@ -586,4 +616,4 @@ def test_what_torchscript_writes(tmp_path):
     torch = pytest.importorskip("torch")
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "net.pt")
     with pytest.raises(BadInputError, match="TorchScript"):
-        read_weights(tmp_path / "net.pt")
+        read_checkpoint(tmp_path / "net.pt")

@@ -1,0 +1,252 @@
+"""kzoo distill"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.fewshot import Cut
+from kzoo.cli.terminal import (
+    Several,
+    bar,
+    byte_size,
+    complete_data,
+    data_options,
+    force_option,
+    json_option,
+    keep_record,
+    pairs,
+    percent,
+    seed_option,
+    show,
+    table,
+)
+from kzoo.report.table import milliseconds
+
+
+class Loss(click.ParamType):
+    """``soft=0.9``, or ``soft`` with its usual weight; gives (name, weight)."""
+
+    name = "loss[=weight]"
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        from kzoo.errors import nearest
+        from kzoo.learn.lessons import LOSSES
+
+        name, given, weight = value.partition("=")
+        if name not in LOSSES:
+            known = f"known: {', '.join(LOSSES)}"
+            self.fail(f"no loss is called {name!r}{nearest(name, LOSSES)} ({known})", param, ctx)
+        try:
+            return name, float(weight) if given else LOSSES[name]
+        except ValueError:
+            self.fail(f"{value!r} has no weight; type {name}={LOSSES[name]:g}", param, ctx)
+
+
+@click.command("distill")
+@click.argument("student", type=click.Path())
+@click.argument("data", shell_complete=complete_data)
+@click.option("--teacher", type=click.Path(), help="The .keras file that it learns from.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The .keras file to write.")
+@click.option(
+    "--loss",
+    "losses",
+    cls=Several,
+    type=Loss(),
+    default=(),
+    help="soft, hard, hint, attention, fsp, mimic, self, each with =WEIGHT if wanted; several may "
+    "follow.  [default: soft=0.9 hard=0.1]",
+)
+@click.option("--temperature", default=4.0, show_default=True, help="T of soft and self.")
+@click.option(
+    "--at",
+    cls=Several,
+    type=Cut(),
+    default=(),
+    help="The stages for hint, attention and fsp.  [default: the last two of both]",
+)
+@click.option(
+    "--alone/--no-alone",
+    default=True,
+    show_default=True,
+    help="Train the student on the labels alone, too, to compare.",
+)
+@click.option("--epochs", type=int, help="Passes over the training images.  [15; pretrained: 8]")
+@click.option(
+    "--learning-rate",
+    "--lr",
+    type=float,
+    help="The initial one, or the peak.  [0.001; pretrained: 0.0005]",
+)
+@click.option("--optimizer", help="Any of Keras, by name.  [adam]")
+@click.option(
+    "--schedule", help="Any of Keras, by name, or constant.  [cosine; pretrained: one_cycle]"
+)
+@click.option(
+    "--phase",
+    "phases",
+    multiple=True,
+    help="A phase such as 'epochs: 5, learning_rate: 1e-3'; may be repeated. Replaces the options "
+    "above.",
+)
+@click.option(
+    "--augment",
+    multiple=True,
+    help="none, light, strong, or a layer of Keras such as random_flip or 'mix_up: {alpha: 0.2}'; "
+    "may be repeated.  [default: none]",
+)
+@click.option(
+    "--augment-seeds",
+    default=4,
+    show_default=True,
+    help="Variants of every image; each epoch takes one.",
+)
+@click.option("--batch-size", default=32, show_default=True, help="Images per step.")
+@click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh rare classes up.")
+@click.option(
+    "--label-smoothing",
+    default=0.0,
+    show_default=True,
+    help="Share of a label's weight that all classes get.",
+)
+@click.option("--early-stopping", type=int, help="Epochs without improvement before a phase ends.")
+@click.option(
+    "--monitor",
+    type=click.Choice(["val_loss", "val_accuracy", "val_macro_f1"]),
+    default="val_loss",
+    show_default=True,
+    help="What early stopping watches.",
+)
+@click.option(
+    "--checkpoint-seconds",
+    default=60.0,
+    show_default=True,
+    help="At most so much work is lost to a kill.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="mixed_bfloat16 where the hardware multiplies it.",
+)
+@click.option(
+    "--logs",
+    type=click.Path(file_okay=False),
+    help="A folder for history.csv and, with kzoo[tensorboard], TensorBoard.",
+)
+@data_options
+@seed_option
+@force_option
+@json_option
+def command(student, data, output, losses, phases, augment, force, as_json, **options) -> None:
+    """Train the .keras file STUDENT on the images of DATA and on what a teacher makes of them.
+
+    The teacher's outputs are computed once and cached. In the end the teacher and the student,
+    alone and distilled, are set side by side, and int8 copies of them measured here. Writes the
+    distilled student, the record (.json) and its curves (.png). After a kill, the same command goes
+    on where it was.
+
+    \b
+    Examples:
+      kzoo distill small.keras photos/ --teacher large.keras -o taught.keras --augment light
+      kzoo distill small.keras photos/ --teacher large.keras -o taught.keras \\
+        --loss soft hard attention=500 --at stage3 stage4
+    """
+    from kzoo.files import new_output
+    from kzoo.learn.augment import parse_augment
+    from kzoo.learn.distill import distill
+    from kzoo.learn.phase import Phase, parse_phase, recipe_phases
+    from kzoo.lite.extract import fast_engine
+    from kzoo.network.model_file import read_notes
+    from kzoo.report.plots import curves
+
+    typed = {name: options.pop(name) for name in Phase.__dataclass_fields__ if name in options}
+    typed = {name: value for name, value in typed.items() if value is not None}
+    chosen = [parse_phase(text) for text in phases] or recipe_phases(
+        "auto", bool(read_notes(student)["weights"]), typed
+    )
+    for written in (output, f"{output}.json", f"{output}.png"):
+        new_output(written, force=force)
+    with bar() as progress:
+        found = distill(
+            student,
+            data,
+            losses=dict(losses) or None,
+            phases=chosen,
+            augment=parse_augment(augment),
+            output=output,
+            force=force,
+            engine=fast_engine(),
+            progress=progress,
+            **options,
+        )
+        rows = _rows(found, options["teacher"], data, options["data_options"], progress)
+    record = found.to_dict() | {"table": rows}
+    keep_record("distill", output, record)
+    curves(found.history, f"{output}.png", output)
+    header = ("", "accuracy", "log-loss", "parameters", "MACs", "int8", "p50", "trained")
+    cells = [
+        (
+            row["name"],
+            percent(row),
+            f"{row['log_loss']:.4f}",
+            f"{row['params']:,}",
+            f"{row['macs']:,}",
+            byte_size(row["int8_bytes"]),
+            f"{milliseconds(row['p50_ms'])} ms",
+            "" if row["seconds"] is None else f"{row['seconds']:.0f} s",
+        )
+        for row in rows
+    ]
+    below = pairs(
+        [
+            ("judged on", f"{record['evaluation']['split']} images, before int8"),
+            ("p50", "int8, one thread, on this machine"),
+            ("written", f"{output}, {output}.json, {output}.png"),
+        ]
+    )
+    show(record, f"{table(header, cells)}\n\n{below}", as_json)
+
+
+def _rows(found, teacher, data, data_options, progress) -> list[dict]:
+    """Teacher, student alone and distilled: what they are worth and what they cost."""
+    import tempfile
+    from pathlib import Path
+
+    from kzoo.lite.quantize import quantize
+    from kzoo.measure.profile import profile
+    from kzoo.network.count import macs, parameters
+    from kzoo.network.model_file import opened, read_notes, save_model
+
+    notes = read_notes(found.output)
+    networks = [("teacher", opened(teacher), found.teacher, None)] if teacher else []
+    for name, training in (("alone", found.alone), ("distilled", found)):
+        if training:
+            seconds = sum(row["seconds"] for row in training.history)
+            networks.append((f"student, {name}", training.model, training.evaluation, seconds))
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        for name, model, evaluation, seconds in networks:
+            path = save_model(model, Path(folder, "model.keras"), notes=notes, force=True)
+            lite = path.with_suffix(".tflite")
+            quantize(
+                path, lite, calibrate=data, force=True, data_options=data_options, progress=progress
+            )
+            (run,) = profile(lite, progress=progress).runs
+            rows.append(
+                {
+                    "name": name,
+                    "accuracy": evaluation.accuracy,
+                    "interval": list(evaluation.interval),
+                    "count": evaluation.count,
+                    "log_loss": evaluation.log_loss,
+                    "params": parameters(model)[1],
+                    "macs": macs(model),
+                    "int8_bytes": lite.stat().st_size,
+                    "p50_ms": run.latency.p50_ms,
+                    "seconds": seconds,
+                }
+            )
+    return rows
