@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import queue
+import re
 import resource
 import selectors
 import signal
@@ -250,10 +251,19 @@ def _serve(answers_fd: int) -> None:
                 answer = _explained(error, module)
             sys.stdout.flush()
             sys.stderr.flush()
-            unit = 1 if sys.platform == "darwin" else 1024
-            peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            answers.write(json.dumps({**answer, "peak": peak}) + "\n")
+            answers.write(json.dumps({**answer, "peak": _peak_bytes()}) + "\n")
             answers.flush()
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process had."""
+    with contextlib.suppress(OSError):
+        # Not ru_maxrss, which counts what the parent had when it started this process.
+        status = Path("/proc/self/status").read_text()
+        if found := re.search(r"VmHWM:\s*(\d+) kB", status):
+            return 1024 * int(found[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _explained(error: Exception, module: str) -> dict:

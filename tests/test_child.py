@@ -164,6 +164,14 @@ def test_a_worker_is_one_process_until_it_is_closed(worker):
     assert worker.call("child_functions:pid") != first
 
 
+def test_the_memory_of_its_parent_is_not_a_child_s_own(worker, monkeypatch):
+    monkeypatch.setattr(child, "MOST_KEPT", 200 << 20)
+    large = b"1" * (300 << 20)
+    first = worker.call("child_functions:pid")
+    assert worker.call("child_functions:pid") == first
+    assert large
+
+
 def test_a_worker_that_needed_much_memory_is_replaced(worker, monkeypatch):
     monkeypatch.setattr(child, "MOST_KEPT", 200 << 20)
     first = worker.call("child_functions:pid")

@@ -169,8 +169,9 @@ def join(seed: int) -> Team:
     """Joins the processes that were started together, and takes all their devices.
 
     Where they are comes from Keras' environment variables, `ADDRESSES`, `PROCESSES` and `NUMBER`,
-    or from Slurm, Open MPI or the TPU's host; else all devices of this process are taken. Of several
-    processes each calls this before it computes anything. ``seed`` is given to Keras, as all need the same.
+    or from Slurm, Open MPI or the TPU's host; else all devices of this process are taken. Of
+    several processes each calls this before it computes anything. ``seed`` is given to Keras, as
+    all need the same.
 
     Raises:
         UsageError: another backend than JAX, something was computed before, the variables are

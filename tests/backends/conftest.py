@@ -68,6 +68,7 @@ def together(start):
                 *arguments,
                 *(different if number else ()),
                 KERAS_DISTRIBUTION_JOB_ADDRESSES=f"127.0.0.1:{port}",
+                JAX_COORDINATOR_BIND_ADDRESS=f"127.0.0.1:{port}",
                 KERAS_DISTRIBUTION_NUM_PROCESSES=2,
                 KERAS_DISTRIBUTION_PROCESS_ID=number,
             )

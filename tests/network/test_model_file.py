@@ -18,7 +18,7 @@ from kzoo.network.model_file import (
 )
 from kzoo.zoo.build import build
 
-NOTHING = {"classes": [], "split": {}, "crop": 1.0}
+NOTHING = {"classes": [], "split": {}, "crop": 1.0, "weights": ""}
 
 
 @pytest.fixture(scope="module")
