@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.errors import BadInputError, UsageError, nearest
+from kzoo.errors import UsageError, nearest
 from kzoo.learn.features import Engine, cut_features, extracted
 from kzoo.learn.knowledge import (
     adapted,
@@ -106,7 +106,11 @@ def chosen_cuts(
     losses: Mapping[str, float],
     at: Sequence[str],
 ) -> list[str]:
-    """The stages to compare, in the order of the network; UsageError where one is missing."""
+    """The stages to compare, in the order of the network.
+
+    Raises:
+        UsageError: a stage is missing, or its output is no map.
+    """
     asked = [name for name in AT_STAGES if name in losses]
     if not asked:
         if at:
@@ -132,6 +136,9 @@ def chosen_cuts(
             f"the loss {asked[-1]} needs {'two stages' if 'fsp' in losses else 'a stage'} of both "
             f"networks; given {', '.join(at) or 'none'}, in both: {', '.join(both) or 'none'}"
         )
+    for cut in chosen:  # before hours of training a teacher
+        _map(student, cut)
+        _map(teacher, cut)
     return chosen
 
 
@@ -159,7 +166,7 @@ def make_lessons(
         engine, progress: as for `kzoo.learn.features`.
 
     Raises:
-        BadInputError: a stage's output is no map, or the teacher gives NaN.
+        BadInputError: the teacher gives NaN.
         MissingError: no disk space, or no permission to write the cache.
     """
     import keras
@@ -225,7 +232,10 @@ def _pairs(
 def _map(model: keras.Model, cut: str) -> keras.KerasTensor:
     found = cut_features(model, cut, pooled=False)
     if len(found.shape) != 4:
-        raise BadInputError(f"{cut} of {model.name} is no map (n, h, w, c), it is {found.shape}")
+        raise UsageError(
+            f"{cut} of {model.name} is no map (n, h, w, c), it is {found.shape}; the loss mimic "
+            f"compares what enters the classifier, whatever its shape"
+        )
     return found
 
 

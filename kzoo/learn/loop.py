@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from kzoo.learn.checkpoint import load_checkpoint, save_checkpoint
 from kzoo.learn.distributed import Team
 from kzoo.learn.evaluate import Evaluation, outputs, score, softmax
 from kzoo.learn.features import Engine
-from kzoo.learn.optimizer import learning_rate
+from kzoo.learn.optimizer import learning_rate, uses_averages
 from kzoo.learn.phase import MONITORS
 from kzoo.learn.task import Classification, Plan
 from kzoo.network.model_file import functional, gives_probabilities
@@ -129,9 +130,8 @@ class Loop:
                     break
             if self.plan.early_stopping and self.best_weights is not None:
                 self.model.set_weights(self.best_weights)
-            else:  # the averaged weights of {"name": "adam", "use_ema": true}
-                trained = self.task.model
-                trained.optimizer.finalize_variable_values(trained.trainable_variables)
+            else:
+                self._average()
             if phase.batch_norm == "recalibrate":
                 order = self.data.order("train", self.plan.seed, 0)
                 recalibrate(self.classifier, self.data.images, order, self.progress)
@@ -190,25 +190,44 @@ class Loop:
             **dict.fromkeys(MONITORS),
             "learning_rate": rate,
         }
-        if len(self.data.splits["validation"]):
-            found = evaluate_on(
-                self.task.classifier, self.task.inputs, self.data, "validation", silent, self.team
-            )
-            row |= {name: getattr(found, figure) for name, figure in MONITORS.items()}
+        stop = False
+        with self._averages():
+            if len(self.data.splits["validation"]):
+                found = evaluate_on(
+                    self.task.classifier, self.task.inputs, self.data, "validation", silent,
+                    self.team,
+                )  # fmt: skip
+                row |= {name: getattr(found, figure) for name, figure in MONITORS.items()}
+            if self.plan.early_stopping:
+                value = row[self.plan.monitor] * (-1 if self.plan.monitor == "val_loss" else 1)
+                if not self.best or value > self.best["value"]:
+                    self.best = {"value": value, "epoch": epoch}
+                    self.best_weights = self.model.get_weights()
+                stop = epoch - self.best["epoch"] >= self.plan.early_stopping
         row["seconds"] = round(time.monotonic() - started, 3)
         self.history.append(row)
         self.logs(self.history)
-        stop = False
-        if self.plan.early_stopping:
-            sign = -1 if self.plan.monitor == "val_loss" else 1
-            value = sign * row[self.plan.monitor]
-            if not self.best or value > self.best["value"]:
-                self.best = {"value": value, "epoch": epoch}
-                self.best_weights = self.model.get_weights()
-            stop = epoch - self.best["epoch"] >= self.plan.early_stopping
         if not stop:
             self._checkpoint((index, epoch + 1, 0))
         return stop
+
+    def _average(self) -> None:
+        """Sets the averaged weights of {"name": "adam", "use_ema": true}."""
+        trained = self.task.model
+        trained.optimizer.finalize_variable_values(trained.trainable_variables)
+
+    @contextlib.contextmanager
+    def _averages(self) -> Iterator[None]:
+        """The averaged weights, where there are some, are judged and kept; the others go on."""
+        if not uses_averages(self.task.model.optimizer):
+            yield
+            return
+        trained = self.task.model.trainable_variables
+        before = [np.array(variable) for variable in trained]
+        self._average()
+        yield
+        for variable, value in zip(trained, before, strict=True):
+            variable.assign(value)
 
     def _weights(self) -> list:
         """Weights and seed states, the phase's own too."""

@@ -58,8 +58,16 @@ def make_optimizer(
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """The rate of the next step; of the last layers where it differs by layer."""
-    inner = getattr(optimizer, "optimizers", None) or [optimizer]
-    return float(np.asarray(inner[0].learning_rate))
+    return float(np.asarray(_inner(optimizer)[0].learning_rate))
+
+
+def uses_averages(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it keeps moving averages of the weights: ``{"name": "adam", "use_ema": True}``."""
+    return any(each.use_ema for each in _inner(optimizer))
+
+
+def _inner(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    return getattr(optimizer, "optimizers", None) or [optimizer]
 
 
 def _schedule(schedule, learning_rate, steps):

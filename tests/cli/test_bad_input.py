@@ -315,6 +315,12 @@ CASES = {
 SLOW = {
     "a giant",
     "endless classes",
+    "no classes",
+    "no auxiliary",
+    "no norm to replace",
+    "no such stage",
+    "unknown optimizer",
+    "another cell",
     "another depth",
     "another layout",
     "more shots than images",

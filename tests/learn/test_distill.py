@@ -209,7 +209,7 @@ def test_networks_that_do_not_fit_are_refused(few_digits, tiny, tmp_path, plain)
         distill(student, changed, teacher=plain(size=32))
     flat = keras.Input((16, 16, 1))
     x = keras.layers.Dense(8, name="stage1_1")(keras.layers.Flatten()(flat))
-    with pytest.raises(BadInputError, match="stage1 of flat is no map"):
+    with pytest.raises(UsageError, match="stage1 of flat is no map"):
         distill(
             keras.Model(flat, keras.layers.Dense(10)(x), name="flat"),
             few_digits,

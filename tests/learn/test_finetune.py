@@ -279,12 +279,21 @@ def test_a_training_that_did_all_its_epochs_did_not_stop_early(few_digits):
     assert not training.stopped_early
 
 
-def test_averaged_weights_of_the_optimizer_are_the_result(few_digits):
-    def trained(**options):
-        optimizer = {"name": "sgd", **options}
-        model = linear()
-        phase = {"epochs": 2, "optimizer": optimizer, "learning_rate": 1e-3, "schedule": "constant"}
-        return finetune(model, few_digits, phases=[phase]).model.get_weights()
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_averaged_weights_of_the_optimizer_are_judged_and_are_the_result(few_digits, decay):
+    def trained(use_ema=True, **options):
+        model = build("lenet5", size=few_digits.size, seed=0)
+        optimizer = {"name": "sgd", "use_ema": use_ema, "ema_momentum": 0.9}
+        phase = {"epochs": 2, "optimizer": optimizer, "schedule": "constant", "decay": decay}
+        return finetune(model, few_digits, phases=[phase | {"learning_rate": 0.05}], **options)
 
-    plain, averaged = trained(), trained(use_ema=True, ema_momentum=0.9)
-    assert any(not np.array_equal(a, b) for a, b in zip(plain, averaged, strict=True))
+    whole, stopping = trained(), trained(early_stopping=5)
+    for training in (whole, stopping):
+        found = evaluate(training.model, few_digits, split="validation")
+        assert found.log_loss == pytest.approx(training.history[-1]["val_loss"], rel=1e-5)
+    # The best epoch was the last, and averaging is no part of the steps themselves.
+    assert same(whole.model.get_weights(), stopping.model.get_weights())
+    plain = trained(use_ema=False)
+    assert not same(whole.model.get_weights(), plain.model.get_weights())
+    rows = [[row["loss"] for row in found.history] for found in (whole, stopping, plain)]
+    assert rows[0] == rows[1] == rows[2]

@@ -94,7 +94,8 @@ def network(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["lenet5", "resnet8", pytest.param("dropout", marks=pytest.mark.slow)]
+    "name",
+    ["lenet5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet8", "dropout"))],
 )
 def test_killed_and_run_again_equals_never_killed(name, network, settings, tmp_path):
     model = network(name)

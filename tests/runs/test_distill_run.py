@@ -145,6 +145,7 @@ def test_a_teacher_may_be_a_file(trained, config, tmp_path):
         ),
         ("distill.temprature=1", "'distill.temprature'; did you mean temperature"),
         ("distill.losses={fsp: 1}", "needs two stages of both"),
+        ("distill.losses={hint: 1}", "stage1 of mlp is no map"),
         ("distill=null", "needs a section of that name"),
     ],
 )

@@ -22,8 +22,10 @@ THIN = {
 }
 """Builder → arguments that give a shallow network of the same parts."""
 
-DEEP = {"inception_resnet_v2", "nasnet_mobile"}
-"""Names with hundreds of layers that no argument makes fewer."""
+DEEP = {
+    "bn_inception", "inception_resnet_v2", "inception_v3", "nasnet_mobile", "regnet_y_400mf",
+}  # fmt: skip
+"""Names with hundreds of layers that no argument makes fewer: slow."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def cases(fast: set[str] | None) -> list:
 
 def pytest_generate_tests(metafunc):
     """A test that takes ``case`` is run for the smallest name of every builder, shallow where its
-    arguments allow, and under the ``slow`` mark for every name as it is. A module that costs more
-    names in ``FAST`` those that are not slow."""
+    arguments allow, and under the ``slow`` mark for every name as it is, and for `DEEP` ones. A
+    module that costs more names in ``FAST`` those that are not slow."""
     if "case" in metafunc.fixturenames:
         fast = getattr(metafunc.module, "FAST", None)
         metafunc.parametrize("case", cases(fast), scope="module")

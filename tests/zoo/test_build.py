@@ -1,6 +1,6 @@
 """What every registered architecture does with weights: logits, gradients, files, heads.
 
-Asked of one name of every builder here, and of all names under the ``slow`` mark.
+Asked of one name of almost every builder here, and of all names under the ``slow`` mark.
 """
 
 from __future__ import annotations

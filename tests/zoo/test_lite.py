@@ -14,9 +14,8 @@ from kzoo.registry import entry, pair
 from kzoo.zoo.build import build
 
 FAST = {
-    "convnext_tiny", "densenet40_k12", "ds_cnn", "efficientnet_b0", "lenet5", "mlp",
-    "mobilenet_v3_small_075", "repvgg_a0", "resnet8", "resnet18", "row_rnn", "shufflenet_v2_x0_5",
-    "squeezenet1_1", "vww_mobilenet",
+    "convnext_tiny", "ds_cnn", "lenet5", "mlp", "mobilenet_v3_small_075", "repvgg_a0", "resnet8",
+    "row_rnn", "squeezenet1_1",
 }  # fmt: skip
 """Small networks of different operators; local response normalization is left to the slow."""
 

@@ -12,6 +12,7 @@ import pytest
 from kzoo.network.count import macs, parameters
 from kzoo.registry import entry, pair
 from kzoo.zoo.build import build
+from tests.zoo.conftest import DEEP
 
 WIDTHS_V1 = {"": 1.0, "_075": 0.75, "_050": 0.5, "_025": 0.25}
 WIDTHS_V2 = {"": 1.0, "_035": 0.35, "_050": 0.5, "_075": 0.75, "_130": 1.3, "_140": 1.4}
@@ -87,12 +88,13 @@ def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def parity_cases():
-    """All names at an odd and an even size; the latter, and wider siblings, are slow."""
+    """All names at an odd and an even size; the latter, wider and deep siblings are slow."""
     smallest = {}
     for name in sorted(APPLICATIONS, key=lambda n: -entry(n).macs):
         smallest[entry(name).builder] = name
     for name in APPLICATIONS:
-        marks = [] if name in smallest.values() else [pytest.mark.slow]
+        fast = name in smallest.values() and name not in DEEP
+        marks = [] if fast else [pytest.mark.slow]
         even = max(64, (max(pair(entry(name).min_size)) + 31) // 32 * 32)
         yield pytest.param(name, even + 11, marks=marks)
         yield pytest.param(name, even, marks=pytest.mark.slow)

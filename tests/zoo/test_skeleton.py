@@ -1,7 +1,7 @@
 """What a skeleton shows of every registered architecture: counts, names, shapes, flavours, norms.
 
-Variants of a row (flavour, norm, precision) are asked of one name of every builder here, and of all
-names under the ``slow`` mark.
+Variants of a row (flavour, norm, precision) are asked of one name of almost every builder here, and
+of all names under the ``slow`` mark.
 """
 
 from __future__ import annotations
@@ -65,9 +65,11 @@ def our_name(theirs: str) -> str:
     return plain.replace("_", "").lower()
 
 
-def test_the_numbers_are_the_published_ones(shared, default):
+@pytest.fixture(scope="module")
+def published(shared) -> list:
+    """(row of facts/architectures.csv, our name, arguments that make it what the row counts)."""
     ours = {name.replace("_", ""): name for name in NAMES}
-    found = set()
+    found = []
     with open(shared.parent / "facts" / "architectures.csv") as file:
         for row in csv.DictReader(file):
             if (name := ours.get(our_name(row["name"]))) is None:
@@ -78,18 +80,39 @@ def test_the_numbers_are_the_published_ones(shared, default):
             options = {"flavour": flavour or entry(name).flavour, "size": int(row["input"])}
             if row["name"].startswith("torchvision/Inception_V3"):
                 options["auxiliary"] = True  # counted there, though not in the MACs
-            usual = options == {"flavour": entry(name).flavour, "size": entry(name).size}
-            model = default(name) if usual else skeleton(name, **options)
-            trainable, total = parameters(model)
-            assert trainable == int(row["params_exact"]), row["name"]
-            if keras_total := re.search(r"keras_total=(\d+)", row["notes"]):
-                # EfficientNet's normalization there has 7 values in variables.
-                assert int(keras_total[1]) - total in (0, 7), row["name"]
-            # That table's pools of NIN round down, where Caffe's 6x6 pool at the end would not fit.
-            if not options.get("auxiliary") and name != "nin":
-                assert macs(model) / 1e9 == pytest.approx(float(row["gmacs"]), rel=1e-3, abs=6e-4)
-            found.add(name)
-    assert len(found) > 90, sorted(set(NAMES) - found)
+            found.append((row, name, options))
+    assert len({name for _, name, _ in found}) > 90, sorted(set(NAMES) - {n for _, n, _ in found})
+    return found
+
+
+def is_as_published(model, row, name, options) -> None:
+    trainable, total = parameters(model)
+    assert trainable == int(row["params_exact"]), row["name"]
+    if keras_total := re.search(r"keras_total=(\d+)", row["notes"]):
+        # EfficientNet's normalization there has 7 values in variables.
+        assert int(keras_total[1]) - total in (0, 7), row["name"]
+    # That table's pools of NIN round down, where Caffe's 6x6 pool at the end would not fit.
+    if not options.get("auxiliary") and name != "nin":
+        assert macs(model) / 1e9 == pytest.approx(float(row["gmacs"]), rel=1e-3, abs=6e-4)
+
+
+def usual(name, options) -> bool:
+    return options == {"flavour": entry(name).flavour, "size": entry(name).size}
+
+
+def test_the_numbers_are_the_published_ones(published, default):
+    rows = [each for each in published if usual(*each[1:])]
+    assert len(rows) > 80
+    for row, name, options in rows:
+        is_as_published(default(name), row, name, options)
+
+
+@pytest.mark.slow
+def test_the_numbers_of_other_flavours_and_sizes_are_the_published_ones(published):
+    rows = [each for each in published if not usual(*each[1:])]
+    assert rows
+    for row, name, options in rows:
+        is_as_published(skeleton(name, **options), row, name, options)
 
 
 @every
@@ -124,8 +147,14 @@ def test_it_builds_in_both_flavours(case, flavour):
 NORM_LAYERS = {"group": "GroupNormalization", "layer": "LayerNormalization", "none": "nothing"}
 
 
+@pytest.fixture(scope="module")
+def before(case):
+    """The network as its row has it; the tests of one case run in a row."""
+    return skeleton(case.name, **case.variant)
+
+
 @pytest.mark.parametrize("norm", NORM_LAYERS)
-def test_another_norm_stands_wherever_batch_norm_stood(case, norm):
+def test_another_norm_stands_wherever_batch_norm_stood(case, norm, before):
     if entry(case.name).params == entry(case.name).total_params:
         with pytest.raises(UsageError, match="no BatchNorm"):
             skeleton(case.name, norm=norm)
@@ -134,7 +163,6 @@ def test_another_norm_stands_wherever_batch_norm_stood(case, norm):
     def kinds(model, kind):
         return sum(type(layer).__name__ == kind for layer in model.layers)
 
-    before = skeleton(case.name, **case.variant)
     model = skeleton(case.name, norm=norm, **case.variant)
     trainable, total = parameters(model)
     replaced = kinds(before, "BatchNormalization")
@@ -186,7 +214,14 @@ def test_auxiliary_heads_are_further_outputs(name):
     assert parameters(alone) == parameters(skeleton(name, classes=7))
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "mixed_bfloat16",
+        "float16",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mixed_float16", "bfloat16")),
+    ],
+)
 def test_it_builds_in_half_precision(case, policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

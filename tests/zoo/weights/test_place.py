@@ -26,6 +26,7 @@ from kzoo.zoo.weights.load import located, pretrained
 from kzoo.zoo.weights.place import place
 from kzoo.zoo.weights.read import read_checkpoint
 from kzoo.zoo.weights.table import find, weights_of
+from tests.zoo.conftest import DEEP
 from tests.zoo.test_parity import APPLICATIONS, parity_cases, random_weights, weights_by_graph
 
 
@@ -36,9 +37,21 @@ def flipped(model: keras.Model) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [case for case in parity_cases() if case.values[1] % 32 == 11]
-)
+FILES = {
+    "convnext_tiny", "efficientnet_b0", "mobilenet_v1_025", "mobilenet_v2_035",
+    "mobilenet_v3_small_075", "resnet50v2",
+}  # fmt: skip
+"""Files of keras.applications of different kinds of layers; the others are slow."""
+
+
+def odd_parity_cases():
+    for case in parity_cases():
+        name, size = case.values
+        if size % 32 == 11:
+            yield pytest.param(name, size, marks=[] if name in FILES else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize(("name", "size"), list(odd_parity_cases()))
 def test_a_file_of_keras_applications_is_loaded(name, size, tmp_path):
     function, arguments = APPLICATIONS[name]
     size = max(size, find(name, "keras_in1k").size) if name.startswith("vgg") else size
@@ -74,12 +87,15 @@ def assert_same_weights(ours: keras.Model, theirs: keras.Model) -> None:
         ("mobilenet_v2_035", "keras", ""),
         ("mobilenet_v2_035", "h5", ""),
         ("mobilenet_v2_035", "weights.h5", ""),
-        ("xception", "keras", ""),
         ("xception", "weights.h5", "no order between"),
-        ("inception_v3", "weights.h5", "does not name"),
         *(
-            pytest.param(name, "weights.h5", "no order between", marks=pytest.mark.slow)
-            for name in ("nasnet_mobile", "convnext_tiny")
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("xception", "keras", ""),
+                ("inception_v3", "weights.h5", "does not name"),
+                ("nasnet_mobile", "weights.h5", "no order between"),
+                ("convnext_tiny", "weights.h5", "no order between"),
+            )
         ),
     ],
 )
@@ -134,7 +150,7 @@ def test_a_normalization_that_cannot_be_used_is_told(transferred, tmp_path):
     assert "the normalization of its layer adapted is not used" in found.notes
 
 
-@pytest.mark.parametrize("how", ["export", "save"])
+@pytest.mark.parametrize("how", [pytest.param("export", marks=pytest.mark.slow), "save"])
 def test_a_saved_model_is_placed_right(transferred, how, tmp_path):
     import tensorflow as tf
 
@@ -167,13 +183,13 @@ def torch_networks() -> dict:
 
 
 def torch_cases():
-    """All names; all but the smallest of each builder are slow."""
+    """All names; slow but for the smallest of each builder, and of those the deep and large."""
     smallest = {}
     for name in sorted(torch_networks(), key=lambda n: -entry(n).macs):
         smallest[entry(name).builder] = name
     for name in torch_networks():
-        marks = [] if name in smallest.values() else [pytest.mark.slow]
-        yield pytest.param(name, marks=marks)
+        fast = name in smallest.values() and name not in DEEP | {"vgg11_bn", "efficientnet_v2_s"}
+        yield pytest.param(name, marks=[] if fast else [pytest.mark.slow])
 
 
 def in_keras_layout(layer: keras.Layer, kernel: np.ndarray) -> np.ndarray:
