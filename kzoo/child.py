@@ -34,6 +34,7 @@ from pathlib import Path
 from kzoo import errors
 from kzoo.errors import BadInputError, KzooError
 from kzoo.files import DISK_ERRORS
+from kzoo.light_keras import light_keras
 
 LOG_LINES = 12
 MOST_KEPT = 2 << 30
@@ -236,6 +237,7 @@ def _requests() -> Iterator[str]:
 
 def _serve(answers_fd: int) -> None:
     os.set_inheritable(answers_fd, False)
+    light_keras()
     with os.fdopen(answers_fd, "w") as answers:
         for line in _requests():
             request = json.loads(line)

@@ -86,7 +86,9 @@ def main() -> None:
     log = _divert_native_stderr()
     from kzoo.errors import KzooError, MissingError
     from kzoo.files import disk_errors
+    from kzoo.light_keras import light_keras
 
+    light_keras()
     try:
         # As Ctrl-C does, a termination removes temporary files and ends the children.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

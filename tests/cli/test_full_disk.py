@@ -38,6 +38,7 @@ def test_build(full):
     full("100k", "build", "lenet5", "-o", "{disk}/lenet5.keras")
 
 
+@pytest.mark.slow
 def test_convert(full, trained):
     full("100k", "convert", trained, "-o", "{disk}/lenet5.tflite")
 

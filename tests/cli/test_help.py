@@ -23,7 +23,7 @@ def loaded(arguments: list[str]) -> set[str]:
     )
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    return {name for name in done.stdout.splitlines()[-1].split() if "." not in name}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,12 @@ def weights(model: keras.Model) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("lenet5", 16), ("resnet8", 16), ("squeezenet1_1", 32), ("mobilenet_v2_035", 32)],
+    [
+        ("lenet5", 16),
+        ("resnet8", 16),
+        ("squeezenet1_1", 32),
+        pytest.param("mobilenet_v2_035", 32, marks=pytest.mark.slow),
+    ],
 )
 def test_the_classifier_on_cached_features_learns_what_it_does_in_the_frozen_network(
     name, size, digits_folder

@@ -71,6 +71,7 @@ def test_without_a_head_it_gives_what_enters_the_head(case, odd):
         assert none.output_shape == odd.get_layer("head").input.shape
 
 
+@pytest.mark.slow
 def test_an_image_gives_finite_logits_in_half_precision(case):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")

@@ -14,8 +14,7 @@ from kzoo.registry import entry, pair
 from kzoo.zoo.build import build
 
 FAST = {
-    "convnext_tiny", "ds_cnn", "lenet5", "mlp", "mobilenet_v3_small_075", "repvgg_a0", "resnet8",
-    "row_rnn", "squeezenet1_1",
+    "convnext_tiny", "ds_cnn", "lenet5", "mlp", "resnet8", "row_rnn", "squeezenet1_1",
 }  # fmt: skip
 """Small networks of different operators; local response normalization is left to the slow."""
 

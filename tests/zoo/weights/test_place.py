@@ -150,7 +150,8 @@ def test_a_normalization_that_cannot_be_used_is_told(transferred, tmp_path):
     assert "the normalization of its layer adapted is not used" in found.notes
 
 
-@pytest.mark.parametrize("how", [pytest.param("export", marks=pytest.mark.slow), "save"])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["export", "save"])
 def test_a_saved_model_is_placed_right(transferred, how, tmp_path):
     import tensorflow as tf
 
