@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import http.client
 import os
@@ -21,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from kzoo.environment import version
 from kzoo.errors import BadInputError, MissingError, UsageError
-from kzoo.files import FULL, cache_folder, disk_errors
+from kzoo.files import FULL, cache_folder, disk_errors, sha256, write_bytes
 from kzoo.progress import Progress, silent
 
 TRIES, BACKOFF, LONGEST_WAIT = 5, 0.5, 60.0
@@ -30,6 +31,8 @@ CHUNK = 2**20
 """Bytes to read at once. A failure after as many new ones is counted as the first."""
 _URL = re.compile(r"https?://[^/?#\s]+/[!-~]*", re.IGNORECASE)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}")
+_NOTE = re.compile(r"([0-9a-f]{64})  [^\n]+\n")
+"""A line of sha256sum."""
 
 
 def fetch(
@@ -47,13 +50,15 @@ def fetch(
     It is named by eight hex digits of the URL and its own name: every repository has a
     ``model.safetensors``. A file placed there by hand is taken; if its digest fits, one under its
     own name too. What is found is verified at each call, and downloaded anew if it is damaged.
+    A file whose digest nobody gives is trusted at its first use: its SHA-256 is noted beside it,
+    in ``NAME.sha256`` as ``sha256sum --check`` reads it, and is its digest from then on.
 
     A download is written to ``NAME.part`` by one process at a time (flock), goes on where the last
     one broke off if there is a digest to check the whole by, and is verified, fsynced, renamed.
 
     Args:
         digest: ``sha256:`` and at least the first 8 hex digits, or ``md5:`` and all 32. Without
-            one, a download is held to the SHA-256 that the server names, if it does
+            one, the first download is held to the SHA-256 that the server names, if it does
             (``X-Linked-ETag``, of the Hugging Face hub; an ETag is no promise of a hash).
         folder: ``weights`` in the cache folder unless given.
         offline: use no network; so does ``KZOO_OFFLINE=1``.
@@ -77,14 +82,20 @@ def fetch(
     folder = Path(folder or cache_folder() / "weights")
     by_hand = folder / _name(url)
     path = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{_name(url)}"
-    part = folder / f"{path.name}.part"
+    part, note = (folder / f"{path.name}.{suffix}" for suffix in ("part", "sha256"))
     with disk_errors(path):
+        noted = "" if digest else _noted(note)
+        first, digest = not (digest or noted), digest or noted
+        origin = f", as at its first use; if its publisher replaced it, delete {note}"
+        verified = functools.partial(_verified, url=url, origin=origin if noted else "")
         if digest and _intact(by_hand, digest):
             return by_hand
         if _intact(path, digest):
+            if first:
+                _write_note(note, path)
             return path
         if offline and path.is_file():
-            return _verified(path, digest, url)
+            return verified(path, digest)
         if offline:
             raise _missing(url, path, "kzoo is offline")
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +110,10 @@ def fetch(
                 _empty(file)
                 wanted = _download(url, file, digest, limit, timeout, progress)
             os.fsync(file.fileno())
-            os.replace(_verified(part, wanted, url), path)
+            verified(part, wanted)
+            if first:
+                _write_note(note, part)
+            os.replace(part, path)
     return path
 
 
@@ -124,13 +138,25 @@ def _intact(path: Path, digest: str) -> bool:
     return path.is_file() and not _differs(path, digest)
 
 
-def _verified(path: Path, digest: str, url: str) -> Path:
+def _verified(path: Path, digest: str, url: str, origin: str) -> Path:
     if found := _differs(path, digest):
         path.unlink()
         raise BadInputError(
-            f"the file of {url} was discarded: its digest is {found}, expected was {digest}"
+            f"the file of {url} was discarded: its digest is {found}, expected was {digest}{origin}"
         )
     return path
+
+
+def _noted(note: Path) -> str:
+    """The digest in a note; "" if there is none."""
+    found = _NOTE.fullmatch(note.read_text(errors="replace")) if note.is_file() else None
+    return f"sha256:{found[1]}" if found else ""
+
+
+def _write_note(note: Path, file: Path) -> None:
+    """Atomically; a folder that may only be read, or is full, gets none."""
+    with contextlib.suppress(MissingError):
+        write_bytes(note, f"{sha256(file)}  {note.stem}\n".encode())
 
 
 def _missing(url: str, path: Path, why: str) -> MissingError:

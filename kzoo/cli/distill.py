@@ -182,10 +182,14 @@ def command(student, data, output, losses, phases, augment, force, as_json, **op
             progress=progress,
             **options,
         )
-        rows = _rows(found, options["teacher"], data, options["data_options"], progress)
-    record = found.to_dict() | {"table": rows}
+        record = found.to_dict() | {"table": _rows(found, options["teacher"])}
+        keep_record("distill", output, record)
+        curves(found.history, f"{output}.png", output)
+        # The hours of training are on disk by now, whatever comes of their int8 copies.
+        unmeasured = _measure(
+            record["table"], found, options["teacher"], data, options["data_options"], progress
+        )
     keep_record("distill", output, record)
-    curves(found.history, f"{output}.png", output)
     header = ("", "accuracy", "log-loss", "parameters", "MACs", "int8", "p50", "trained")
     cells = [
         (
@@ -194,59 +198,78 @@ def command(student, data, output, losses, phases, augment, force, as_json, **op
             f"{row['log_loss']:.4f}",
             f"{row['params']:,}",
             f"{row['macs']:,}",
-            byte_size(row["int8_bytes"]),
-            f"{milliseconds(row['p50_ms'])} ms",
+            byte_size(row["int8_bytes"]) if row["int8_bytes"] else "",
+            f"{milliseconds(row['p50_ms'])} ms" if row["p50_ms"] else "",
             "" if row["seconds"] is None else f"{row['seconds']:.0f} s",
         )
-        for row in rows
+        for row in record["table"]
     ]
     below = pairs(
         [
             ("judged on", f"{record['evaluation']['split']} images, before int8"),
-            ("p50", "int8, one thread, on this machine"),
+            ("p50", unmeasured or "int8, one thread, on this machine"),
             ("written", f"{output}, {output}.json, {output}.png"),
         ]
     )
     show(record, f"{table(header, cells)}\n\n{below}", as_json)
 
 
-def _rows(found, teacher, data, data_options, progress) -> list[dict]:
-    """Teacher, student alone and distilled: what they are worth and what they cost."""
-    import tempfile
-    from pathlib import Path
+def _networks(found, teacher) -> list[tuple]:
+    """(name, model, evaluation, seconds) of the teacher, the student alone and distilled."""
+    from kzoo.network.model_file import opened
 
-    from kzoo.lite.quantize import quantize
-    from kzoo.measure.profile import profile
-    from kzoo.network.count import macs, parameters
-    from kzoo.network.model_file import opened, read_notes, save_model
-
-    notes = read_notes(found.output)
     networks = [("teacher", opened(teacher), found.teacher, None)] if teacher else []
     for name, training in (("alone", found.alone), ("distilled", found)):
         if training:
             seconds = sum(row["seconds"] for row in training.history)
             networks.append((f"student, {name}", training.model, training.evaluation, seconds))
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
-        for name, model, evaluation, seconds in networks:
-            path = save_model(model, Path(folder, "model.keras"), notes=notes, force=True)
-            lite = path.with_suffix(".tflite")
-            quantize(
-                path, lite, calibrate=data, force=True, data_options=data_options, progress=progress
-            )
-            (run,) = profile(lite, progress=progress).runs
-            rows.append(
-                {
-                    "name": name,
-                    "accuracy": evaluation.accuracy,
-                    "interval": list(evaluation.interval),
-                    "count": evaluation.count,
-                    "log_loss": evaluation.log_loss,
-                    "params": parameters(model)[1],
-                    "macs": macs(model),
-                    "int8_bytes": lite.stat().st_size,
-                    "p50_ms": run.latency.p50_ms,
-                    "seconds": seconds,
-                }
-            )
-    return rows
+    return networks
+
+
+def _rows(found, teacher) -> list[dict]:
+    """What the networks are worth, and what they cost."""
+    from kzoo.network.count import macs, parameters
+
+    return [
+        {
+            "name": name,
+            "accuracy": evaluation.accuracy,
+            "interval": list(evaluation.interval),
+            "count": evaluation.count,
+            "log_loss": evaluation.log_loss,
+            "params": parameters(model)[1],
+            "macs": macs(model),
+            "int8_bytes": None,
+            "p50_ms": None,
+            "seconds": seconds,
+        }
+        for name, model, evaluation, seconds in _networks(found, teacher)
+    ]
+
+
+def _measure(rows, found, teacher, data, data_options, progress) -> str:
+    """Adds size and latency of int8 copies; returns why they are missing, or ""."""
+    import tempfile
+    from pathlib import Path
+
+    from kzoo.errors import KzooError
+    from kzoo.network.model_file import read_notes, save_model
+
+    notes = read_notes(found.output)
+    try:
+        from kzoo.lite.quantize import quantize
+        from kzoo.measure.profile import profile
+
+        with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+            for row, (_, model, *_) in zip(rows, _networks(found, teacher), strict=True):
+                path = save_model(model, Path(folder, "model.keras"), notes=notes, force=True)
+                lite = path.with_suffix(".tflite")
+                quantize(
+                    path, lite, calibrate=data, force=True, data_options=data_options,
+                    progress=progress,
+                )  # fmt: skip
+                (run,) = profile(lite, progress=progress).runs
+                row |= {"int8_bytes": lite.stat().st_size, "p50_ms": run.latency.p50_ms}
+    except (KzooError, ModuleNotFoundError) as error:
+        return f"not measured: {str(error).splitlines()[0]}"
+    return ""

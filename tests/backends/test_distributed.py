@@ -15,10 +15,9 @@ from kzoo.zoo.build import build
 
 pytestmark = pytest.mark.slow
 
-# Few and small steps: where rounding switches a ReLU the gradient jumps, and trainings drift apart.
-TRAINING = (
-    "--epochs", 1, "--batch-size", 128, "--optimizer", "sgd", "--lr", 0.001, "--seed", 3,
-)  # fmt: skip
+TRAINING = ("--batch-size", 128, "--optimizer", "sgd", "--seed", 3)
+# Where rounding switches a ReLU the gradient jumps, and trainings drift apart: few and small steps.
+SMOOTH, FEW = ("--epochs", 6, "--lr", 0.05), ("--epochs", 1, "--lr", 0.001)
 MORE = ("--augment", "random_flip", "--augment", "mix_up", "--class-weights", "balanced")
 
 
@@ -47,7 +46,8 @@ def command(tmp_path):
     def make(name: str, output: str, *options: object) -> tuple:
         if not (tmp_path / f"{name}.keras").exists():
             save_model(NETWORKS[name](), tmp_path / f"{name}.keras")
-        return ("finetune", f"{name}.keras", "digits", "-o", output, *TRAINING, *options)
+        return ("finetune", f"{name}.keras", "digits", "-o", output, *TRAINING,
+                *(SMOOTH if name == "lenet5" else FEW), *options)  # fmt: skip
 
     return make
 
@@ -71,7 +71,8 @@ def test_two_processes_end_with_the_weights_of_one(
     (said, _), (unsaid, _) = [finished(process) for process in both]
     assert "two.keras" in said
     assert unsaid == ""
-    assert distance(weights(tmp_path / "one.keras"), weights(tmp_path / "two.keras")) < 1e-5
+    before, one, two = (weights(tmp_path / f"{file}.keras") for file in (name, "one", "two"))
+    assert distance(one, two) < min(1e-5, 1e-3 * distance(before, one))
 
 
 def test_one_process_with_two_devices_ends_with_the_weights_of_one(

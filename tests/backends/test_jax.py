@@ -72,6 +72,17 @@ def test_every_verb_below_lite_works(start, finished):
     assert evaluated["accuracy"] == trained["evaluation"]["accuracy"]
     study = run("fewshot", "trained.keras", "digits", "-o", "study", "--shots", 4, "--at", "head")
     assert all(mean["accuracy"] > 0.7 for mean in study["means"])
+    run("build", "lenet5", "--seed", 1, "-o", "student.keras")
+    taught = run(
+        "distill", "student.keras", "digits", "--teacher", "trained.keras", "-o", "taught.keras",
+        "--epochs", 1,
+    )  # fmt: skip
+    assert [row["name"] for row in taught["table"]] == [
+        "teacher", "student, alone", "student, distilled",
+    ]  # fmt: skip
+    assert taught["evaluation"]["accuracy"] > 0.6
+    if not find_spec("tensorflow"):
+        assert all(row["int8_bytes"] is None for row in taught["table"])
 
 
 def test_what_needs_tensorflow_says_so(jax_python, start, finished, tmp_path):

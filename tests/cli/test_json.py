@@ -46,7 +46,6 @@ CASES = {
         "1",
         "-o",
         "taught.keras",
-        "--no-alone",
     ],
     "convert": ["convert", "good.keras", "-o", "new.tflite"],
     "quantize": ["quantize", "good.keras", "--calibrate", "digits", "-o", "int8.tflite"],
@@ -111,6 +110,19 @@ def test_the_record_is_all_that_is_printed(verb, command):
     assert code == 0
     record = json.loads(printed)
     assert (isinstance(record, list) and record) or KEYS[verb] <= set(record)
+
+
+def test_a_distillation_sets_three_networks_side_by_side(command, place):
+    """The record that the verb's own case wrote."""
+    if not (place / "taught.keras.json").exists():
+        command(*CASES["distill"], "--json")
+    rows = json.loads((place / "taught.keras.json").read_text())["result"]["table"]
+    assert [row["name"] for row in rows] == ["teacher", "student, alone", "student, distilled"]
+    for row in rows:
+        assert 0 <= row["accuracy"] <= 1
+        figures = ("log_loss", "params", "macs", "int8_bytes", "p50_ms")
+        assert min(row[figure] for figure in figures) > 0
+    assert [row["seconds"] is None for row in rows] == [True, False, False]
 
 
 def test_a_record_stands_beside_an_artifact(command, place):

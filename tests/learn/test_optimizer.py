@@ -113,3 +113,21 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nothing():
     assert found[99] < 1e-3 * 0.5
     assert (np.diff(found[:31]) > 0).all()
     assert (np.diff(found[31:]) < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("clip", "first", "second"),
+    [
+        ({}, [3, 4], [0, 12]),
+        ({"clipnorm": 1.0}, [0.6, 0.8], [0, 1]),
+        ({"clipvalue": 3.5}, [3, 3.5], [0, 3.5]),
+        ({"global_clipnorm": 1.0}, [3 / 13, 4 / 13], [0, 12 / 13]),
+    ],
+)
+def test_gradients_are_clipped_by_tensor_by_value_or_all_together(clip, first, second):
+    variables = [keras.Variable(np.zeros(2, np.float32)) for _ in range(2)]
+    gradients = [keras.ops.convert_to_tensor(np.float32(values)) for values in ([3, 4], [0, 12])]
+    optimizer = make_optimizer({"name": "sgd", **clip}, 0.5, "constant", 10)
+    optimizer.apply(gradients, variables)
+    for variable, moved in zip(variables, (first, second), strict=True):
+        assert np.asarray(variable) == pytest.approx(-0.5 * np.array(moved), abs=1e-6)

@@ -131,6 +131,48 @@ def interrupt_at(arguments: dict, step: int) -> None:
         finetune(**arguments, progress=progress)
 
 
+ADAM = {"name": "adam", "use_ema": True, "ema_momentum": 0.9, "clipnorm": 0.5}
+RECIPES = {
+    "averages, clipping, one cycle, weighted classes, frozen BatchNorm, half precision": {
+        "phases": [
+            {
+                "epochs": 3,
+                "optimizer": ADAM,
+                "schedule": "one_cycle",
+                "decay": 0.5,
+                "batch_norm": "frozen",
+            },
+        ],
+        "class_weights": "balanced",
+        "augment": ["cut_mix", {"name": "random_erasing", "factor": 0.5}],
+        "precision": "mixed_bfloat16",
+        "monitor": "val_macro_f1",
+    },
+    "classifier first, recalibrated BatchNorm, RandAugment": {
+        "phases": [
+            {"epochs": 1, "trainable": "classifier"},
+            {"epochs": 2, "optimizer": "sgd", "batch_norm": "recalibrate"},
+        ],
+        "augment": ["rand_augment"],
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("step", [STEPS + 2, 2 * STEPS + 3])
+def test_all_that_a_recipe_keeps_is_in_its_checkpoint(recipe, step, network, settings, tmp_path):
+    model = network("dropout")
+    whole, stopped = (
+        settings(model, tmp_path / f"{name}.keras") | recipe for name in ("whole", "stopped")
+    )
+    weights, history = kept(finetune(**whole))
+    interrupt_at(stopped, step)
+    weights_resumed, history_resumed = kept(finetune(**stopped))
+    assert history_resumed == history
+    assert all(map(np.array_equal, weights, weights_resumed))
+
+
 def test_dropout_goes_on_where_it_was_and_another_recipe_begins_anew(network, settings, tmp_path):
     model = network("dropout")
     weights, history = kept(finetune(**settings(model, tmp_path / "whole.keras")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -10,12 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import kzoo
 from kzoo.errors import BadInputError, UsageError
 from kzoo.files import read_json, sha256
+from kzoo.network.model_file import load_model
 from kzoo.runs.config import load_config
 
 OVERRIDES = [
@@ -243,6 +247,31 @@ def test_a_killed_run_goes_on_and_ends_the_same(done, tmp_path, moments):
         assert sha256(folder / "models" / name) == sha256(done / "models" / name), name
     assert run.ran + run.kept
     assert kzoo.run("quickstart", OVERRIDES, output=folder).ran == []
+
+
+@pytest.mark.slow
+def test_killed_at_five_random_points_it_ends_with_the_same_weights(tmp_path):
+    """Of networks whose training TensorFlow repeats bit for bit."""
+    config = ["models=[lenet5, resnet8]", "train.epochs=6", "train.checkpoint_seconds=0.2"]
+    config += ["steps=[build, finetune]", "train.augment=[random_flip, mix_up]"]
+    started = time.monotonic()
+    whole = Path(kzoo.run("quickstart", config, output=tmp_path / "whole").folder)
+    longest = max(5.0, (time.monotonic() - started) / 3)
+    seed = time.time_ns()
+    moments = random.Random(seed)
+    folder, killed = tmp_path / "killed", 0
+    command = [sys.executable, "-m", "kzoo", "run", "quickstart", *config, "-o", str(folder)]
+    for _ in range(5):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(1, 4 + longest))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 3, f"with seed {seed} the run was too fast"
+    kzoo.run("quickstart", config, output=folder)
+    for name in ("lenet5", "resnet8"):
+        one, other = (load_model(at / "models" / f"{name}.keras") for at in (whole, folder))
+        assert all(map(np.array_equal, one.get_weights(), other.get_weights())), seed
 
 
 def test_a_model_is_built_as_its_section_says_and_the_record_holds_it(tmp_path):
