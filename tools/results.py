@@ -1,15 +1,20 @@
 """Writes the tables of docs/results.md and of the README from the records of runs and benchmarks.
 
-python tools/results.py runs/quickstart [runs/photos] --bench build/startup.json ...
+python tools/results.py runs/quickstart runs/photos --seeds runs/clothing runs/clothing_1 \\
+    --bench build/startup.json build/distillation.json ...
 
-The first run is the README's, too. A few-shot study or a distillation has tables of its own.
+What is not given keeps its section. The run called quickstart is the README's, too. A few-shot
+study or a distillation has tables of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from kzoo.errors import BadInputError, KzooError
@@ -91,9 +96,37 @@ def latency_conditions(records: Records) -> str:
     return f"{when}, {next(iter(models))}"
 
 
+def seeds_section(folders: Sequence[Path]) -> str:
+    """The same config from several seeds: a row each, and their mean."""
+    found = [read_records(folder) for folder in folders]
+    rows, figures = [], []
+    for records in found:
+        ((model, steps),) = records.steps.items()
+        result = steps["finetune"]["result"]["evaluation"]
+        seed = steps["finetune"]["settings"]["seed"]
+        seconds = steps["finetune"]["seconds"]
+        figures.append((result["accuracy"], result["log_loss"], seconds))
+        rows.append([f"{model}, seed {seed}", *shown(figures[-1])])
+    means = [statistics.mean(column) for column in zip(*figures, strict=True)]
+    rows.append([f"**mean of {len(rows)}**", *shown(means)])
+    header = ["", f"accuracy on {result['count']} {result['split']} images", "log-loss", "trained"]
+    last = found[-1].all()[-1]
+    told = f"{last['date'][:10]}, {conditions(last['environment'])}"
+    return f"## {found[0].name}, from several seeds\n\n{markdown(header, rows)}\n{told}\n"
+
+
+def shown(figures: Sequence[float]) -> list[str]:
+    accuracy, log_loss, seconds = figures
+    return [f"{100 * accuracy:.1f} %", f"{log_loss:.3f}", f"{seconds / 60:.1f} min"]
+
+
 def bench_section(path: Path) -> str:
     """A benchmark's table and its conditions."""
     record = json.loads(path.read_text())
+    if "cells" in record:
+        told = f"{record['date'][:10]}, {conditions(record['environment'])}"
+        table = markdown(record["header"], record["cells"])
+        return f"## {record['title']}\n\n{table}\n{record['note']}\n\n{told}\n"
     base = record["rows"][record["reference"]]["median"]
     rows = [
         [
@@ -114,20 +147,32 @@ def bench_section(path: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--seeds", nargs="+", type=Path, default=[])
     parser.add_argument("--bench", nargs="*", type=Path, default=[])
     options = parser.parse_args()
-    sections = [*map(run_section, options.runs), *map(bench_section, options.bench)]
+    sections = [*map(run_section, options.runs)]
+    sections += [seeds_section(options.seeds)] * bool(options.seeds)
+    sections += map(bench_section, options.bench)
+    file = ROOT / "docs" / "results.md"
+    known = {title(text): text for text in re.split(r"\n(?=## )", file.read_text())[1:]}
+    known |= {title(text): text for text in sections}
     head = (
-        "# Measured results\n\nWritten by `make results` from the records of runs and benchmarks; "
-        "nothing here is typed by hand.\nLatencies are of the machine named beside them.\n\n"
+        "# Measured results\n\nWritten by tools/results.py (`make results`) from the records of "
+        "runs, studies\nand benchmarks; nothing here is typed by hand. Latencies are of the machine "
+        "named beside them.\n\n"
     )
-    (ROOT / "docs" / "results.md").write_text(head + "\n".join(sections))
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    table = run_section(options.runs[0]).split("\n", 2)[2]
-    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    file.write_text(head + "\n".join(text.rstrip("\n") + "\n" for text in known.values()))
+    for text in sections:
+        if title(text) == "## quickstart":
+            readme = ROOT / "README.md"
+            before, rest = readme.read_text().split(BEGIN)
+            table, after = text.split("\n", 2)[2], rest.split(END)[1]
+            readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def title(section: str) -> str:
+    return section.split("\n", 1)[0]
 
 
 if __name__ == "__main__":

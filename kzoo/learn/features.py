@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import mmap
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from kzoo.environment import version
 from kzoo.errors import BadInputError, KzooError, MissingError, UsageError
 from kzoo.files import atomic, cache_folder, digest, disk_errors, read_json, write_json
 from kzoo.learn.inputs import matching_images
+from kzoo.network.count import parameters
 from kzoo.network.features import cut_tensors
 from kzoo.network.identity import tensor_digests
 from kzoo.network.model_file import functional, gives_probabilities
@@ -45,11 +47,13 @@ class Engine:
         name, version: of all that decides its arithmetic; part of the cache's key.
         run: gives, for a model and uint8 images (n, h, w, c), batch by batch in order, the float32
             arrays (batch, ...) of the model's outputs.
+        most_bytes: of the weights of a network that it runs; Keras runs larger ones.
     """
 
     name: str
     version: str
     run: Callable[[keras.Model, np.ndarray], Iterator[list[np.ndarray]]]
+    most_bytes: float = math.inf
 
 
 def keras_engine() -> Engine:
@@ -58,6 +62,13 @@ def keras_engine() -> Engine:
 
     backend = keras.backend.backend()
     return Engine("keras", f"{keras.__version__} {backend} {version(backend)}", _predict)
+
+
+def fitting(engine: Engine | None, model: keras.Model) -> Engine:
+    """The engine; Keras where none is given, or where the network is too large for it."""
+    if engine is None or 4 * parameters(model)[1] > engine.most_bytes:
+        return keras_engine()
+    return engine
 
 
 def _predict(model: keras.Model, images: np.ndarray) -> Iterator[list[np.ndarray]]:
@@ -89,7 +100,7 @@ def features(
         data: images of the model's input size; their classes are of no concern.
         cuts: "stage1", "stage2", ..., "head", "logits", see `kzoo.network.features.cut_names`.
         pooled: maps (n, h, w, c) are averaged over h and w.
-        engine: what runs the network; by default Keras.
+        engine: what runs the network, by default Keras; see `Engine` for large ones.
         progress: called after every batch of what is not cached.
 
     Returns:
@@ -134,7 +145,7 @@ def extracted(
     """
     import keras
 
-    engine = engine or keras_engine()
+    engine = fitting(engine, part)
     known = zip(names, tensor_digests(part, part.outputs), strict=True)
     keys = {name: [VERSION, each, identity, engine.name, engine.version] for name, each in known}
 

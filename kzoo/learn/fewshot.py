@@ -17,7 +17,7 @@ import numpy as np
 from kzoo.data.dataset import Dataset
 from kzoo.errors import UsageError, one_of
 from kzoo.learn.fan_out import on_ray
-from kzoo.learn.features import Engine, features, keras_engine
+from kzoo.learn.features import Engine, cut_model, features, fitting
 from kzoo.learn.heads import (
     Head,
     accuracy,
@@ -139,10 +139,9 @@ def fewshot(
     linear = [name for name in HEADS if name in head and name != "logits-T"]
     cuts = list(dict.fromkeys(at or cut_names(model)[-5:-1])) if linear else []
     temperatures = list(dict.fromkeys(temperature)) if "logits-T" in head else []
-    engine = engine or keras_engine()
-
     started = time.perf_counter()
     wanted = [*cuts, *["logits"] * bool(temperatures)]
+    engine = fitting(engine, cut_model(model, wanted))
     arrays = features(model, data, wanted, engine=engine, progress=progress)
     extracted = time.perf_counter()
     sources = [*((cut, None) for cut in cuts), *(("logits", T) for T in temperatures)]

@@ -26,6 +26,9 @@ BATCH = 8
 no faster."""
 CHUNK = 256
 """Images per call of the child."""
+MOST_BYTES = 256 << 20
+"""Weights of a network that it runs. The converter takes some 18 times as much memory: for VGG-16,
+of 553 MB, 10 GB were measured."""
 TOLERANCE = 1e-3
 """Largest error of a feature, in its standard deviations; 1e-5 is usual."""
 
@@ -33,10 +36,11 @@ TOLERANCE = 1e-3
 def litert_engine() -> Engine:
     """The network as a float32 .tflite: several times as fast as Keras where it is convolutions.
 
-    It takes seconds to convert, so it pays for a thousand images, not for a hundred.
+    It takes seconds to convert, so it pays for a thousand images, not for a hundred. Networks of
+    more than MOST_BYTES are left to Keras.
     """
     made_by = f"{version('ai-edge-litert')} from tensorflow {version('tensorflow')}"
-    return Engine("litert", made_by, _run)
+    return Engine("litert", made_by, _run, MOST_BYTES)
 
 
 def fast_engine() -> Engine | None:

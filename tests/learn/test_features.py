@@ -44,6 +44,22 @@ def counting():
     return Engine("counting", "1", run), runs
 
 
+def test_keras_runs_what_is_too_large_for_an_engine(counting, tiny, few_digits):
+    engine, runs = counting
+    model = tiny()
+    size = 4 * model.count_params()
+    found = [
+        features(model, few_digits, ["logits"], engine=each)["logits"]
+        for each in (
+            dataclasses.replace(engine, most_bytes=size),
+            dataclasses.replace(engine, most_bytes=size - 1),
+            None,
+        )
+    ]
+    assert runs == [1]
+    assert found[1].filename == found[2].filename != found[0].filename
+
+
 def equal(found: dict, other: dict) -> bool:
     return all(np.array_equal(found[cut], other[cut]) for cut in found)
 
