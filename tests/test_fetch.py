@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import re
 import shutil
@@ -157,7 +158,7 @@ def test_a_file_is_downloaded_once_and_is_the_servers(site, tmp_path, digest):
     path = fetch(site.url(), digest=digest, folder=tmp_path / "new" / "folder")
     assert path.read_bytes() == CONTENT
     assert fetch(site.url(), digest=digest, folder=path.parent) == path
-    assert names(path.parent) == [path.name]
+    assert names(path.parent) == [path.name] + [f"{path.name}.sha256"] * (not digest)
     assert len(site.asked) == 1
     assert site.asked[0][1]["User-Agent"].startswith("kzoo/")
 
@@ -177,8 +178,9 @@ def test_a_file_may_be_small_or_empty(site, tmp_path, content):
 def test_equal_names_of_two_urls_are_two_files(site, tmp_path):
     site.start(partial(plain, content=b"one"), partial(plain, content=b"two"))
     urls = [site.url(f"{owner}/model.safetensors") for owner in ("a", "b")]
-    assert [fetch(url, folder=tmp_path).read_bytes() for url in urls] == [b"one", b"two"]
-    assert all(name.endswith("-model.safetensors") for name in names(tmp_path))
+    paths = [fetch(url, folder=tmp_path) for url in urls]
+    assert [path.read_bytes() for path in paths] == [b"one", b"two"]
+    assert {path.name[8:] for path in paths} == {"-model.safetensors"}
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,7 @@ def test_the_digest_that_the_hub_names_is_held_to(site, tmp_path):
                 path = fetch(site.url(), folder=tmp_path)
                 assert path.read_bytes() == CONTENT
                 path.unlink()
+                note_of(path).unlink()
             else:
                 with pytest.raises(BadInputError, match="0" * 64):
                     fetch(site.url(), folder=tmp_path)
@@ -248,6 +251,68 @@ def test_a_damaged_file_is_downloaded_anew(site, tmp_path, digest):
     with pytest.raises(BadInputError, match="discarded"):
         fetch(site.url(), digest=digest, folder=tmp_path, offline=True)
     assert not path.exists()
+
+
+def note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+@pytest.mark.parametrize("how", ["downloaded", "put there", "put there, the note unreadable"])
+def test_without_a_digest_a_file_is_trusted_at_its_first_use_and_held_to_it(how, site, tmp_path):
+    path, call = place_of(site.url(), tmp_path), partial(fetch, site.url(), folder=tmp_path)
+    if how != "downloaded":
+        path.write_bytes(CONTENT)
+        if "unreadable" in how:
+            note_of(path).write_bytes(b"\xff no digest\n")
+        call(offline=True)
+    else:
+        call()
+    assert call(offline=True) == path
+    assert note_of(path).read_text() == f"{SHA[7:]}  {path.name}\n"
+    before = len(site.asked)
+
+    for changed in (CONTENT[:-1], CONTENT[:-1] + b"!", b""):
+        path.write_bytes(changed)
+        assert call().read_bytes() == CONTENT
+    assert len(site.asked) == before + 3
+    path.write_bytes(CONTENT[::-1])
+    with pytest.raises(BadInputError, match=f"discarded: .*expected was {SHA}, as at its first"):
+        call(offline=True)
+    assert names(tmp_path) == [note_of(path).name]
+
+
+def test_a_new_version_is_taken_after_the_note_of_the_old_is_deleted(site, tmp_path):
+    call = partial(fetch, site.url(), folder=tmp_path)
+    path = call()
+    path.unlink()
+    site.start(*[partial(plain, content=b"a new version")] * 2)
+    with pytest.raises(BadInputError, match="if its publisher replaced it") as caught:
+        call()
+    assert str(caught.value).endswith(f"delete {note_of(path)}")
+    assert names(tmp_path) == [note_of(path).name]
+    note_of(path).unlink()
+    assert call().read_bytes() == b"a new version"
+    assert call(offline=True) == path
+
+
+def test_what_was_once_whole_is_resumed_by_its_note(site, tmp_path):
+    path = fetch(site.url(), folder=tmp_path)
+    path.unlink()
+    site.start(drop(500_000))
+    assert fetch(site.url(), folder=tmp_path).read_bytes() == CONTENT
+    assert site.sent == len(CONTENT)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_may_only_be_read_is_used_without_a_note(site, tmp_path):
+    path = place_of(site.url(), tmp_path)
+    path.write_bytes(CONTENT)
+    tmp_path.chmod(0o500)
+    try:
+        assert fetch(site.url(), folder=tmp_path) == path
+        assert names(tmp_path) == [path.name]
+    finally:
+        tmp_path.chmod(0o700)
 
 
 @pytest.mark.parametrize("how", ["option", "environment", "refused", "no such host"])

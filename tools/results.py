@@ -159,8 +159,8 @@ def main() -> None:
     known |= {title(text): text for text in sections}
     head = (
         "# Measured results\n\nWritten by tools/results.py (`make results`) from the records of "
-        "runs, studies\nand benchmarks; nothing here is typed by hand. Latencies are of the machine "
-        "named beside them.\n\n"
+        "runs, studies\nand benchmarks; nothing here is typed by hand. Latencies are of the "
+        "machine named beside them.\n\n"
     )
     file.write_text(head + "\n".join(text.rstrip("\n") + "\n" for text in known.values()))
     for text in sections:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from kzoo.cli.evaluate import figures
 from kzoo.cli.terminal import (
     bar,
     complete_data,
@@ -12,7 +13,6 @@ from kzoo.cli.terminal import (
     json_option,
     keep_record,
     pairs,
-    percent,
     seed_option,
     show,
 )
@@ -143,7 +143,8 @@ def command(model, data, output, phases, augment, find_lr, force, as_json, **opt
     if find_lr:
         if options["distributed"]:
             raise UsageError("--find-lr runs in one process; leave --distributed out")
-        _find_lr(model, data, output, chosen[-1], augment, force, as_json, options)
+        options |= {"phase": chosen[-1], "augment": augment}
+        _find_lr(model, data, output, options, bool(phases), force, as_json)
         return
     for written in (output, f"{output}.json", f"{output}.png"):
         new_output(written, force=force)
@@ -164,7 +165,6 @@ def command(model, data, output, phases, augment, find_lr, force, as_json, **opt
     record = training.to_dict()
     keep_record("finetune", output, record)
     curves(training.history, f"{output}.png", output)
-    evaluation = record["evaluation"]
     text = pairs(
         [
             ("written", f"{output}, {output}.json, {output}.png"),
@@ -172,32 +172,31 @@ def command(model, data, output, phases, augment, find_lr, force, as_json, **opt
                 "epochs",
                 f"{len(training.history)}{' (stopped early)' if training.stopped_early else ''}",
             ),
-            ("accuracy", f"{percent(evaluation)} {evaluation['split']} images"),
-            ("log-loss", f"{evaluation['log_loss']:.4f}"),
+            *figures(record["evaluation"]),
         ]
     )
     show(record, text, as_json)
 
 
-def _find_lr(model, data, output, phase, augment, force, as_json, options) -> None:
+def _find_lr(model, data, output, options, in_phases, force, as_json) -> None:
     from kzoo.files import new_output
     from kzoo.learn.rate_finder import find_learning_rate
     from kzoo.report.plots import rate_test
 
     picture = new_output(f"{output}.lr.png", force=force)
-    known = ("batch_size", "seed", "data_options")
+    for of_epochs in ("early_stopping", "monitor", "checkpoint_seconds", "logs", "distributed"):
+        options.pop(of_epochs)
     with bar() as progress:
-        found = find_learning_rate(
-            model, data, phase=phase, augment=augment, progress=progress,
-            **{name: options[name] for name in known if name in options},
-        )  # fmt: skip
+        found = find_learning_rate(model, data, progress=progress, **options)
     rate_test(found.to_dict(), picture)
+    rate = f"{found.steepest:.1g}"
+    how = f"learning_rate: {rate} in the last phase" if in_phases else f"--lr {rate}"
     text = pairs(
         [
             ("written", str(picture)),
             ("steepest", f"{found.steepest:.2g}  (a rate to train with)"),
             ("lowest loss", f"at {found.lowest:.2g}  (too high to train with)"),
-            ("next", f"kzoo finetune {model} {data} -o {output} --lr {found.steepest:.1g}"),
+            ("next", f"the same command with {how} in place of --find-lr"),
         ]
     )
     show(found.to_dict(), text, as_json)

@@ -84,7 +84,13 @@ def load_data(
         splits=splits,
         fingerprint=_fingerprint(store.key, splits),
         split_settings={"seed": int(seed), "validation": validation, "test": test},
-        problems=(*store.bad, *store.converted, *suspicious(groups), *_absent(items, classes)),
+        problems=(
+            *store.bad,
+            *store.converted,
+            *_plain(store.plain),
+            *suspicious(groups),
+            *_absent(items, classes),
+        ),
         duplicates=tuple(tuple(entry.path for entry in group) for group in groups),
     )
 
@@ -140,6 +146,15 @@ def _check_what_is_left(
             f"class {lost[0]!r} has no image that can be used; repair its files or remove the class"
         )
     check_classes([(entry.label, entry.split) for entry in store.entries], validation, test)
+
+
+def _plain(paths: Sequence[str]) -> list[Problem]:
+    """One note on all images of one colour: a broken camera or export gives many of them."""
+    if not paths:
+        return []
+    more = len(paths) - 1
+    others = f", and those of {more:,} more image{'s' * (more > 1)}" if more else ""
+    return [Problem(paths[0], "note", f"all its pixels are of one colour{others}")]
 
 
 def _absent(items: Sequence[Item], classes: Sequence[str]) -> list[Problem]:

@@ -53,15 +53,15 @@ def write_rows(
 ) -> dict:
     """Decodes ``items`` into ``file``, an .npy of uint8 (n, h, w, c), and returns its index.
 
-    The index has "bytes" (of the file), "entries" (one per row), "bad" (files without a row) and
-    "converted". Rows are written one after another: into a memmap, a full disk would be a SIGBUS
-    and no error.
+    The index has "bytes" (of the file), "entries" (one per row), "bad" (files without a row),
+    "converted" and "plain" (paths of images of one colour). Rows are written one after another:
+    into a memmap, a full disk would be a SIGBUS and no error.
 
     Raises:
         BadInputError: a file is not what ``hashes`` says any more.
         OSError: the disk is full.
     """
-    entries, bad, converted = [], [], []
+    entries, bad, converted, plain = [], [], [], []
     work = list(zip(items, hashes, strict=True))
     with (
         open(file, "wb") as out,
@@ -75,8 +75,11 @@ def write_rows(
                 bad.append(Problem(item.path, "left out", str(result)))
             else:
                 pixels, changes = result
-                out.write(pixels.tobytes())
+                row = pixels.tobytes()
+                out.write(row)
                 entries.append(Entry(item.path, item.label, item.split, sha))
+                if one_colour(row, shape[-1]):
+                    plain.append(item.path)
                 if changes:
                     converted.append(Problem(item.path, "converted", "; ".join(changes)))
             progress("decoding", done, len(items))
@@ -91,7 +94,15 @@ def write_rows(
         "entries": [asdict(entry) for entry in entries],
         "bad": [asdict(problem) for problem in bad],
         "converted": [asdict(problem) for problem in converted],
+        "plain": plain,
     }
+
+
+def one_colour(pixels: bytes, channels: int) -> bool:
+    """Whether all uint8 pixels are equal; the one in the middle tells most photos apart."""
+    count = len(pixels) // channels
+    first, middle = pixels[:channels], count // 2 * channels
+    return pixels[middle : middle + channels] == first and pixels == count * first
 
 
 def _write_header(out: BinaryIO, count: int, shape: tuple[int, ...]) -> int:

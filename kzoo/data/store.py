@@ -30,7 +30,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Store:
-    """An opened store. ``images`` is a read-only memmap, uint8 (n, h, w, c), a row per entry."""
+    """An opened store. ``images`` is a read-only memmap, uint8 (n, h, w, c), a row per entry.
+
+    ``plain`` are the paths of images that are of one colour.
+    """
 
     key: str
     folder: Path
@@ -38,6 +41,7 @@ class Store:
     entries: tuple[Entry, ...]
     bad: tuple[Problem, ...]
     converted: tuple[Problem, ...]
+    plain: tuple[str, ...]
 
     @property
     def images_file(self) -> Path:
@@ -90,6 +94,7 @@ def _opened(folder: Path) -> Store | None:
             entries=tuple(Entry(**entry) for entry in index["entries"]),
             bad=tuple(Problem(**problem) for problem in index["bad"]),
             converted=tuple(Problem(**problem) for problem in index["converted"]),
+            plain=tuple(index["plain"]),
         )
         told = [index["key"], index["bytes"], [len(store.entries), *index["shape"]], np.uint8]
         size = store.images_file.stat().st_size

@@ -16,6 +16,7 @@ from kzoo.learn.augment import Augment, Augmenter, augmentation
 from kzoo.learn.inputs import matching_data
 from kzoo.learn.phase import Phase, as_phase
 from kzoo.learn.task import Classification, Plan
+from kzoo.learn.training import check_arguments, planned, trained_as_planned
 from kzoo.network.model_file import opened, read_notes
 from kzoo.progress import Progress, silent
 
@@ -37,7 +38,8 @@ class RateTest:
 
     Attributes:
         rates: of every step, rising from LOWEST by a constant factor.
-        losses: of every step's batch, before it.
+        losses: of every step's batch, before it: what is minimized, with class weights, label
+            smoothing and auxiliary heads.
         smoothed: their moving mean.
         steepest: the rate at which ``smoothed`` falls fastest: a rate to train with.
         lowest: the rate at which it is lowest: too high already; a tenth of it is common, too.
@@ -60,7 +62,11 @@ def find_learning_rate(
     *,
     phase: Phase | Mapping[str, object] = Phase(),  # noqa: B008, it is frozen
     batch_size: int = 32,
+    class_weights: str | Mapping[str, float] | None = None,
+    label_smoothing: float = 0.0,
     augment: Augment = "none",
+    auxiliary_weight: float = 0.3,
+    precision: str = "float32",
     seed: int = 0,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
@@ -72,53 +78,45 @@ def find_learning_rate(
     lowest. The model's weights are as before afterwards.
 
     Args:
-        model, data, batch_size, augment, seed, data_options: as for `kzoo.finetune`.
+        model, data, batch_size, class_weights, label_smoothing, augment, auxiliary_weight,
+            precision, seed, data_options: as for `kzoo.finetune`.
         phase: what is trained and with what optimizer; its epochs, rate and schedule do not count.
         progress: called after each step.
 
     Raises:
         UsageError, BadInputError, MissingError: as `kzoo.finetune`.
     """
+    rising = {"name": "exponential", "decay_rate": HIGHEST / LOWEST}
+    phase = replace(as_phase(phase), learning_rate=LOWEST, schedule=rising)
+    check_arguments([phase], batch_size, label_smoothing, None, "val_loss", precision)
+    if not 0 <= auxiliary_weight < math.inf:
+        raise UsageError(f"auxiliary_weight is at least 0 and finite; {auxiliary_weight} was given")
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
-    model = opened(model)
+    model = opened(model, auxiliary=True)
     options = {"seed": seed, "progress": progress, **(data_options or {})}
     data = matching_data(
         model.inputs[0].shape[1:], model.outputs[0].shape[1], data,
         {"classes": notes.get("classes", ())}, **options,
     )  # fmt: skip
-    if batch_size < 1:
-        raise UsageError(f"batch_size is at least 1; {batch_size} was given")
-    train = data.splits["train"]
-    batch_size = min(batch_size, len(train))
-    rising = {"name": "exponential", "decay_rate": HIGHEST / LOWEST}
-    phase = replace(as_phase(phase), learning_rate=LOWEST, schedule=rising)
-    plan = Plan([phase], batch_size, None, 0.0, [1.0], augmentation(augment), None, "", seed)
-    augmenter = Augmenter(plan.augment, seed) if plan.augment else None
+    plan = planned(
+        data,
+        phases=[phase],
+        batch_size=batch_size,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        head_weights=[1.0, *[float(auxiliary_weight)] * (len(model.outputs) - 1)],
+        augment=augmentation(augment),
+        early_stopping=None,
+        monitor="val_loss",
+        seed=seed,
+    )
     kept = [np.array(variable) for variable in model.variables]
-    flags = {layer: layer.trainable for layer in model.layers}
     try:
-        task = Classification(model, data, plan, phase, augmenter, None, progress)
-        task.compile(phase, STEPS)
-        losses, smoothed, mean = [], [], 0.0
-        for step in range(STEPS):
-            epoch, place = divmod(step * batch_size, len(train) - batch_size + 1)
-            chosen = np.sort(data.order("train", seed, epoch)[place : place + batch_size])
-            loss = float(
-                task.model.train_on_batch(*task.batch(chosen, epoch), return_dict=True)["loss"]
-            )
-            if not math.isfinite(loss):
-                break
-            losses.append(loss)
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-            smoothed.append(mean / (1 - SMOOTHING ** (step + 1)))
-            progress("raise the learning rate", step + 1, STEPS)
-            if smoothed[-1] > DIVERGED * min(smoothed):
-                break
+        with trained_as_planned(model, plan, precision):
+            losses, smoothed = _raised(model, data, plan, progress)
     finally:
         for variable, value in zip(model.variables, kept, strict=True):
             variable.assign(value)
-        for layer, flag in flags.items():
-            layer.trainable = flag
     lowest = int(np.argmin(smoothed)) if smoothed else 0
     if lowest < SKIPPED + 2:
         raise BadInputError(
@@ -128,3 +126,28 @@ def find_learning_rate(
     rates = [LOWEST * (HIGHEST / LOWEST) ** (step / STEPS) for step in range(len(losses))]
     steepest = SKIPPED + int(np.argmin(np.gradient(smoothed[SKIPPED : lowest + 1])))
     return RateTest(rates, losses, smoothed, rates[steepest], rates[lowest])
+
+
+def _raised(
+    model: keras.Model, data: Dataset, plan: Plan, progress: Progress
+) -> tuple[list[float], list[float]]:
+    """Trains with the plan's rising rate; the loss of every step, and their moving mean."""
+    (phase,), seed, size = plan.phases, plan.seed, plan.batch_size
+    augmenter = Augmenter(plan.augment, seed) if plan.augment else None
+    task = Classification(model, data, plan, phase, augmenter, None, progress)
+    task.compile(phase, STEPS)
+    losses, smoothed, mean = [], [], 0.0
+    for step in range(STEPS):
+        epoch, place = divmod(step * size, len(data.splits["train"]) - size + 1)
+        chosen = np.sort(data.order("train", seed, epoch)[place : place + size])
+        logs = task.model.train_on_batch(*task.batch(chosen, epoch), return_dict=True)
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            break
+        losses.append(loss)
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        smoothed.append(mean / (1 - SMOOTHING ** (step + 1)))
+        progress("raise the learning rate", step + 1, STEPS)
+        if smoothed[-1] > DIVERGED * min(smoothed):
+            break
+    return losses, smoothed

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from kzoo.data.dataset import Dataset
 from kzoo.files import sha256
@@ -28,6 +30,7 @@ class Assessment:
         classes: names, in the order of the model's outputs.
         evaluation: the figures.
         mistakes: ``evaluation.worst`` in names: ``{"path", "label", "predicted", "probability"}``.
+        images: uint8 (mistakes, h, w, c), as the model saw them.
     """
 
     model: str
@@ -37,10 +40,11 @@ class Assessment:
     classes: tuple[str, ...]
     evaluation: Evaluation
     mistakes: list[dict]
+    images: np.ndarray = field(repr=False, compare=False)
 
     def to_dict(self) -> dict:
-        """The record as JSON values."""
-        return asdict(self)
+        """The record as JSON values, without the images."""
+        return {name: value for name, value in asdict(self).items() if name != "images"}
 
 
 def evaluate(
@@ -91,4 +95,5 @@ def evaluate(
             }
             for row in evaluation.worst
         ],
+        images=data.images[indices[[row["image"] for row in evaluation.worst]]],
     )

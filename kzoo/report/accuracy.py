@@ -11,6 +11,8 @@ from kzoo.report.table import NOTHING, percent
 FILES = ("float32", "int8")
 MISTAKES = 8
 """Confused pairs that are listed."""
+JUDGED = ("judged", "accuracy", "calibration", "class_names", "class_table", "mistakes")
+"""The parts of `judged`, None where there is nothing to judge."""
 FURTHER: dict[str, Callable[[Mapping], str | None]] = {
     "top-5": lambda found: (
         percent(found["top5_accuracy"], found["count"])
@@ -34,6 +36,27 @@ def evaluations(records: Records, model: str) -> dict[str, dict]:
         return {"Keras model": checked["int8"]["keras"], **files}
     trained = records.result(model, records.trainer(model))
     return {"Keras model": trained["evaluation"]} if trained else {}
+
+
+def judged(
+    found: Mapping[str, Mapping], classes: Sequence[str], checks: Mapping | None = None
+) -> dict:
+    """What accuracy.html shows: of the last one of ``found``, beside the others where there are.
+
+    Args:
+        found: name -> record of a `kzoo.learn.evaluate.Evaluation`, as `evaluations` returns them.
+        classes: their names.
+        checks: the result of the check, or None.
+    """
+    name, last = list(found.items())[-1]
+    return {
+        "judged": name,
+        "accuracy": accuracy_section(found, checks),
+        "calibration": calibration_section(found),
+        "class_names": list(classes),
+        "class_table": class_section(found, classes),
+        "mistakes": confused(last["confusion"]),
+    }
 
 
 def accuracy_section(found: Mapping[str, Mapping], checks: Mapping | None) -> dict:

@@ -7,10 +7,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kzoo.errors import UsageError
 from kzoo.files import atomic, write_bytes
 from kzoo.report import explain_plots as plots
-from kzoo.report.page import data_uri, template
+from kzoo.report.page import data_uri, ending_of, template
 from kzoo.report.sections import environment_facts
 
 ENDINGS = (".html", ".png")
@@ -24,12 +23,7 @@ TITLES = {
 
 def ending(path: str | os.PathLike) -> str:
     """Returns ``.html`` or ``.png``; raises UsageError for a file with another ending."""
-    found = Path(path).suffix.lower()
-    if found not in ENDINGS:
-        raise UsageError(
-            f"an explanation is written as {' or '.join(ENDINGS)}; {str(path)!r} was given"
-        )
-    return found
+    return ending_of(path, "an explanation", ENDINGS)
 
 
 def write_explanation(explanation, path: str | os.PathLike, about: Mapping) -> Path:

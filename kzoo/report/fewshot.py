@@ -15,15 +15,30 @@ from kzoo.report.records import damaged
 from kzoo.report.sections import environment_facts
 from kzoo.report.table import NOTHING, best, duration
 
-COLUMNS = (
-    "cut", "head", "temperature", "shots", "seed", "train_accuracy", "accuracy", "log_loss",
-    "penalty", "iterations", "seconds",
-)  # fmt: skip
-RECORD, TABLE, PAGE = "fewshot.json", "fewshot.csv", "report.html"
+SETTING = ("cut", "head", "temperature", "shots")
+COLUMNS = {
+    "heads": (
+        *SETTING, "seed", "train_accuracy", "accuracy", "log_loss", "penalty", "iterations",
+        "seconds",
+    ),
+    "means": (
+        *SETTING, "seeds", "accuracy", "accuracy_low", "accuracy_high", "log_loss", "log_loss_low",
+        "log_loss_high",
+    ),
+    "curves": (
+        *SETTING, "seed", "iteration", "train_loss", "train_accuracy", "loss", "accuracy",
+    ),
+}  # fmt: skip
+"""Of the tables, by their names."""
+RECORD, PAGE = "fewshot.json", "report.html"
+TABLES = {"heads": "fewshot.csv", "means": "means.csv", "curves": "curves.csv"}
 
 
 def write_fewshot(folder: str | os.PathLike) -> Path:
-    """Writes ``fewshot.csv``, ``plots/*.png`` and ``report.html`` beside ``fewshot.json``.
+    """Writes the tables, ``plots/*.png`` and ``report.html`` beside ``fewshot.json``.
+
+    The tables are ``fewshot.csv``, a line per head, ``means.csv``, over the draws with their 95 %
+    intervals, and ``curves.csv``, a line per iteration of a head.
 
     The page is self-contained, and the same record gives the same bytes.
 
@@ -38,7 +53,7 @@ def write_fewshot(folder: str | os.PathLike) -> Path:
         (folder / "plots").mkdir(exist_ok=True)
     with damaged(file, "kzoo fewshot"):
         result = record["result"]
-        table = rows_as_csv(result["rows"])
+        tables = study_csv(result)
         page = template("fewshot.html").render(
             name=f"{result['model']} with few images of {result['recipe']['source']}",
             date=record["date"][:16].replace("T", " "),
@@ -46,9 +61,10 @@ def write_fewshot(folder: str | os.PathLike) -> Path:
             facts=_facts(result),
             study=study_section(result, folder / "plots"),
             environment=environment_facts(record["environment"]),
-            files=[TABLE, RECORD],
+            files={**TABLES, "record": RECORD},
         )
-    write_bytes(folder / TABLE, table)
+    for name, table in tables.items():
+        write_bytes(folder / TABLES[name], table)
     path = folder / PAGE
     write_bytes(path, page.encode("utf-8", errors="replace"))
     return path
@@ -169,10 +185,29 @@ def _figures(result: Mapping, folder: Path, prefix: str) -> list[dict]:
     return found
 
 
-def rows_as_csv(rows: Sequence[Mapping]) -> bytes:
-    """Every head that was trained as a line of a table, its curve left out."""
+def study_csv(result: Mapping) -> dict[str, bytes]:
+    """The tables of COLUMNS: every head, the means over its draws, every iteration of a curve."""
+    means = []
+    for row in result["means"]:
+        edges = {
+            f"{key}_{edge}": value
+            for key in ("accuracy", "log_loss")
+            for edge, value in zip(("low", "high"), row[f"{key}_interval"] or (), strict=False)
+        }
+        means.append({**row, **edges})
+    curves = [
+        {**row, "iteration": i, **dict(zip(row["curve"], values, strict=True))}
+        for row in result["rows"]
+        if row["curve"]
+        for i, values in enumerate(zip(*row["curve"].values(), strict=True), 1)
+    ]
+    tables = {"heads": result["rows"], "means": means, "curves": curves}
+    return {name: _csv(rows, COLUMNS[name]) for name, rows in tables.items()}
+
+
+def _csv(rows: Sequence[Mapping], columns: Sequence[str]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode("utf-8", errors="replace")

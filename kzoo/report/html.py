@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,20 +9,17 @@ from pathlib import Path
 from kzoo.files import disk_errors, sha256, write_bytes
 from kzoo.report import accuracy_plots, plots, sections, summary
 from kzoo.report.accuracy import class_names, evaluations
-from kzoo.report.fewshot import rows_as_csv, study_section
+from kzoo.report.fewshot import study_csv, study_section
 from kzoo.report.model import contents, model_section
-from kzoo.report.page import data_uri, template
+from kzoo.report.page import data_uri, pixelated, template, tile
 from kzoo.report.records import Records, damaged, ledger, read_records
 from kzoo.report.table import rows
-
-LARGEST_TILE = 192
-"""Pixels; the report shows samples at half of it, and 24 of them should not weigh megabytes."""
 
 
 def write_report(folder: str | os.PathLike) -> Path:
     """Writes ``report.html`` into a run's folder, its figures as ``plots/*.png``.
 
-    The heads of a few-shot study become ``tables/*.csv``.
+    The heads of a few-shot study, their means and curves become ``tables/*.csv``.
 
     The file is self-contained: pictures are inside, nothing is requested, nothing is executed.
     Steps that were not done are named and left out. The same records give the same bytes.
@@ -87,8 +83,11 @@ def _study(records: Records, model: str) -> dict | None:
     section = study_section(result, records.folder / "plots", f"{model}.fewshot_")
     with disk_errors(records.folder / "tables"):
         (records.folder / "tables").mkdir(exist_ok=True)
-    section["table"] = f"tables/{model}.fewshot.csv"
-    write_bytes(records.folder / section["table"], rows_as_csv(result["rows"]))
+    section["files"] = {}
+    for name, table in study_csv(result).items():
+        file = f"tables/{model}.fewshot{'' if name == 'heads' else f'_{name}'}.csv"
+        write_bytes(records.folder / file, table)
+        section["files"][name] = file
     return section
 
 
@@ -165,7 +164,7 @@ def _samples(records: Records, model: str) -> dict | None:
         "shown": shown[worst:] if worst is not None else shown,
         "spread": worst is not None,
         "split": samples["split"],
-        "pixelated": max(samples["size"]) <= LARGEST_TILE // 2,
+        "pixelated": pixelated(samples["size"]),
         "lost": tiles is None,
     }
 
@@ -182,9 +181,5 @@ def _tiles(strip: Path, outputs: Mapping[str, str], samples: Mapping) -> list[st
         if image.size != (width * len(samples["predictions"]), height):
             return None
         for i in range(len(samples["predictions"])):
-            tile = image.crop((i * width, 0, (i + 1) * width, height))
-            tile.thumbnail((LARGEST_TILE, LARGEST_TILE))
-            buffer = io.BytesIO()
-            tile.save(buffer, "PNG")
-            tiles.append(data_uri(buffer.getvalue()))
+            tiles.append(tile(image.crop((i * width, 0, (i + 1) * width, height))))
     return tiles

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kzoo.report.accuracy import (
-    FILES,
-    accuracy_section,
-    calibration_section,
-    class_names,
-    class_section,
-    confused,
-    evaluations,
-)
+from kzoo.report.accuracy import FILES, JUDGED, class_names, evaluations, judged
 from kzoo.report.records import Records, damaged, ledger
 from kzoo.report.table import NOTHING, duration, listed, milliseconds
 
@@ -43,23 +35,12 @@ def model_section(records: Records, model: str, row: Mapping) -> dict:
 
 def _judged(records: Records, model: str) -> dict:
     """The parts that tell how good it is."""
-    parts = dict.fromkeys(
-        ("judged", "accuracy", "calibration", "class_names", "class_table", "mistakes")
-    )
     checks = records.result(model, "check")
     with damaged(ledger(records.folder, model, "check" if checks else records.trainer(model))):
         if found := evaluations(records, model):
             matrix = list(found.values())[-1]["confusion"]
-            names = class_names(records, model, len(matrix))
-            parts |= {
-                "judged": list(found)[-1],
-                "accuracy": accuracy_section(found, checks),
-                "calibration": calibration_section(found),
-                "class_names": names,
-                "class_table": class_section(found, names),
-                "mistakes": confused(matrix),
-            }
-    return parts
+            return judged(found, class_names(records, model, len(matrix)), checks)
+    return dict.fromkeys(JUDGED)
 
 
 def contents(records: Records, model: str) -> dict[str, dict]:

@@ -38,6 +38,9 @@ def place(trained, lite_float, tmp_path_factory) -> Path:
     photos(folder / "lonely", cat=4, dog=1)
     photos(folder / "broken", cat=4, dog=4)
     (folder / "broken" / "dog" / "4.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    photos(folder / "untaught" / "train", cat=4, dog=4)
+    photos(folder / "untaught" / "test", cat=2, emu=2)
+    (folder / "unlabelled.csv").write_text("path\ntwo/cat/0.png\n")
     (folder / "empty").mkdir()
     (folder / "loose").mkdir()
     shutil.copy(folder / "two" / "cat" / "0.png", folder / "loose")
@@ -238,6 +241,10 @@ CASES = {
     "loose images": (BAD, "put the images of each class", "data", "loose"),
     "one class": (BAD, "only one class", "data", "one"),
     "one image": (BAD, "'dog' has 1", "data", "lonely"),
+    "a class absent from training": (
+        BAD, "'emu' has 0 different images for train", "data", "untaught",
+    ),
+    "no labels": (BAD, "no column label", "data", "unlabelled.csv"),
     "a broken image": (BAD, "--bad skip", "data", "broken"),
     "no dataset": (USAGE, "sub-folder per class", "data", "good.keras"),
     "wrong class count": (

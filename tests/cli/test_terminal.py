@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ WORK = """
 import time
 from kzoo.cli.terminal import bar
 with bar() as progress:
-    for task, total in (("reading", 30), ("train: epoch 1/2", 30), ("evaluate", 10)):
-        for done in range(total):
+    tasks = (("reading", 30, 30), ("train: epoch 1/2", 60, 600), ("evaluate", 10, 10))
+    for task, steps, total in tasks:
+        for done in range(steps):
             progress(task, done + 1, total)
             time.sleep(0.02)
 print("done")
@@ -58,6 +60,10 @@ def test_a_bar_names_the_task_its_rate_and_time_left_and_goes_away():
     assert "30/30" in written
     frames = written.split("\r")
     assert not [frame for frame in frames if "0/s" in frame.split() or "\n\n" in frame]
+    # At 0.02 s a step or more, 540 steps before its end.
+    left = [re.search(r"\b(\d+):(\d\d)\b", frame) for frame in frames if "train:" in frame]
+    *_, last = [60 * int(each[1]) + int(each[2]) for each in left if each]
+    assert last >= 10
     # The last thing written erases the line and shows the cursor again.
     assert written.endswith("\x1b[2K") or "\x1b[2K" in written[-30:]
     assert written.rindex("\x1b[?25h") > written.rindex("evaluate")
@@ -72,7 +78,7 @@ def test_no_frame_is_empty_between_two_tasks():
 def test_in_a_log_a_line_per_task():
     done = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines() == [
-        "reading (1/30)", "train: epoch 1/2 (1/30)", "evaluate (1/10)",
+        "reading (1/30)", "train: epoch 1/2 (1/600)", "evaluate (1/10)",
     ]  # fmt: skip
 
 

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from kzoo.data.load import load_data
+from kzoo.data.rows import one_colour
 from kzoo.errors import UsageError
 
 CLOTHING = Path(__file__).parents[2].parent / "shared" / "data" / "clothing10"
@@ -77,3 +81,33 @@ def test_real_photos():
     assert dataset.evaluation_split == "validation"
     assert 80 < dataset.images.mean() < 220
     assert not [problem for problem in dataset.problems if problem.outcome == "left out"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_one_colour_are_kept_and_noted_once(photos, channels):
+    folder = photos({"cat": 4, "dog": 4})
+    for name, colour in (("dog/a.png", "black"), ("dog/b.jpg", "red"), ("cat/c.png", (1, 2, 3))):
+        Image.new("RGB", (40, 30), colour).save(folder / name)
+    almost = Image.new("RGB", (8, 8), "white")
+    almost.putpixel((7, 7), (255, 255, 250))
+    almost.save(folder / "cat" / "almost.png")
+    for _ in range(2):  # decoded, and from the store
+        data = load_data(folder, size=8, channels=channels)
+        assert {"cat/almost.png", "cat/c.png", "dog/a.png", "dog/b.jpg"} < set(data.paths)
+        (note,) = data.problems
+        assert (note.path, note.outcome) == ("cat/c.png", "note")
+        assert note.reason == "all its pixels are of one colour, and those of 2 more images"
+
+
+@given(
+    count=st.integers(1, 20),
+    channels=st.sampled_from([1, 3]),
+    values=st.lists(st.integers(0, 2), min_size=3, max_size=3),
+    other=st.integers(0, 59),
+)
+def test_one_colour_is_what_all_pixels_have(count, channels, values, other):
+    pixels = np.tile(np.array(values[:channels], np.uint8), (count, 1))
+    assert one_colour(pixels.tobytes(), channels)
+    if count > 1:
+        pixels.flat[other % pixels.size] += 1
+        assert not one_colour(pixels.tobytes(), channels)

@@ -50,15 +50,57 @@ def test_the_page_says_what_the_record_says(study):
         assert said in page, said
 
 
+def lines_of(file) -> list[dict]:
+    with open(file, newline="") as text:
+        return list(csv.DictReader(text))
+
+
 def test_the_table_has_a_line_for_every_head_that_was_trained(study):
-    with open(study / "fewshot.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = lines_of(study / "fewshot.csv")
     rows = json.loads((study / "fewshot.json").read_text())["result"]["rows"]
     assert len(lines) == len(rows) == (2 * 2 + 2) * 3 * 2
     for line, row in zip(lines, rows, strict=True):
         for key, value in line.items():
             assert value == ("" if row[key] is None else str(row[key]))
     assert "curve" not in lines[0]
+
+
+def written(*values) -> tuple[str, ...]:
+    return tuple("" if value is None else str(value) for value in values)
+
+
+SETTING = ("cut", "head", "temperature", "shots")
+
+
+def test_the_means_and_their_intervals_are_those_of_the_record(study):
+    lines = lines_of(study / "means.csv")
+    means = json.loads((study / "fewshot.json").read_text())["result"]["means"]
+    assert [tuple(line.values()) for line in lines] == [
+        written(
+            *(row[key] for key in (*SETTING, "seeds")),
+            *(row["accuracy"], *row["accuracy_interval"]),
+            *(row["log_loss"], *row["log_loss_interval"]),
+        )
+        for row in means
+    ]
+    assert [*lines[0]][5:8] == ["accuracy", "accuracy_low", "accuracy_high"]
+
+
+def test_the_curves_are_those_of_the_record_from_the_first_iteration_on(study):
+    rows = json.loads((study / "fewshot.json").read_text())["result"]["rows"]
+    expected = [
+        {
+            **{key: "" if row[key] is None else str(row[key]) for key in (*SETTING, "seed")},
+            "iteration": str(i + 1),
+            **{name: str(values[i]) for name, values in row["curve"].items()},
+        }
+        for row in rows
+        if row["curve"]
+        for i in range(len(row["curve"]["loss"]))
+    ]
+    lines = lines_of(study / "curves.csv")
+    assert lines == expected
+    assert {line["head"] for line in lines} == {"softmax", "logits-T"}
 
 
 def test_every_figure_is_drawn(study):
@@ -72,7 +114,7 @@ def test_every_figure_is_drawn(study):
 def test_the_same_record_gives_the_same_bytes(study, tmp_path, study_result):
     other = write_study(tmp_path / "again", study_result())
     write_fewshot(other)
-    for name in ("report.html", "fewshot.csv"):
+    for name in ("report.html", "fewshot.csv", "means.csv", "curves.csv"):
         assert (other / name).read_bytes() == (study / name).read_bytes()
 
 
@@ -92,6 +134,9 @@ def test_only_what_was_asked_is_drawn(options, figures, tmp_path, study_result):
     assert sorted(path.stem for path in (folder / "plots").iterdir()) == figures
     assert page.count("data:image/png") == len(figures)
     assert ("±" in page) == (options.get("seeds") != 1)
+    low = {line["accuracy_low"] for line in lines_of(folder / "means.csv")}
+    assert (low == {""}) == (options.get("seeds") == 1)
+    assert bool(lines_of(folder / "curves.csv")) == ("ridge" not in options["heads"])
 
 
 def test_a_single_draw_has_no_interval():

@@ -60,6 +60,23 @@ def test_curves_without_validation_lack_its_line(tmp_path):
     assert (drawn(tmp_path / "without") == blue).all(axis=2).sum() == 0
 
 
+def test_a_rate_test_marks_the_rates_that_it_tells(tmp_path):
+    green = np.array([0x00, 0x9E, 0x73])
+    rates = [1e-6 * 10 ** (step / 20) for step in range(120)]
+    losses = [2.3 - 2 / (1 + 1e-3 / rate) + 9 * max(0, rate - 0.1) for rate in rates]
+    record = {"rates": rates, "losses": losses, "smoothed": losses, "lowest": rates[100]}
+    lines = []
+    for steepest in (rates[40], rates[70]):
+        plots.rate_test(record | {"steepest": steepest}, tmp_path / "r.png")
+        marked = (drawn(tmp_path / "r.png") == green).all(axis=2).sum(axis=0)
+        lines.append(np.flatnonzero(marked > 0.5 * marked.max()))
+    (first, *_, lowest), (second, *_, same) = lines
+    assert lowest == same
+    # On a logarithmic axis: 1.5 of 6 decades from line to line, and from the second to the lowest.
+    assert second - first == pytest.approx(same - second, abs=4)
+    assert second - first > 100
+
+
 @pytest.mark.parametrize("classes", [2, 40, 120])
 def test_confusion(tmp_path, classes):
     matrix = 10 * np.eye(classes, dtype=int)

@@ -46,7 +46,11 @@ def test_a_study_is_reported_in_its_run(study_run):
     assert "With 16 images per class, softmax on head does best: 52.0 ± 5.0 % right." in page
     assert "gate" not in page.partition("<nav>")[0]
     assert "not done" not in page
-    assert (study_run / "tables" / "net.fewshot.csv").read_text().count("\n") == 37
+    tables = {path.name: path.read_text().count("\n") for path in (study_run / "tables").iterdir()}
+    assert tables == {
+        "net.fewshot.csv": 37, "net.fewshot_means.csv": 19, "net.fewshot_curves.csv": 61,
+    }  # fmt: skip
+    assert all(f"tables/{name}" in page for name in tables)
     names = {path.name.removeprefix("net.fewshot_") for path in (study_run / "plots").iterdir()}
     assert names == {
         f"{name}.png"

@@ -63,6 +63,32 @@ def test_a_file_of_keras_applications_is_loaded(name, size, tmp_path):
     assert_same_weights(flipped(found.model) if found.source.bgr else found.model, theirs)
 
 
+@pytest.mark.parametrize(
+    ("name", "anew"),
+    [
+        ("mobilenet_v2_035", ["head"]),
+        ("mobilenet_v3_small_075", ["head_hidden_conv", "head"]),
+        pytest.param("vgg16", ["head_fc1", "head_fc2", "head"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_file_without_top_gets_a_new_classifier(name, anew, tmp_path):
+    function, arguments = APPLICATIONS[name]
+    theirs = of_keras(function, 64, include_top=False, **arguments)
+    with h5py.File(tmp_path / "notop.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, theirs)
+    found = pretrained(name, tmp_path / "notop.h5", classes=7, size=64, seed=0)
+    assert f"the file has no classifier: {', '.join(anew)} drawn anew" in found.notes
+    assert (found.complete, found.classes, found.model.outputs[0].shape) == (False, (), (None, 7))
+    model = flipped(found.model) if found.source.bgr else found.model
+    drawn_weights = build(name, flavour=found.flavour, classes=7, size=64, seed=0).get_weights()
+    head = {id(weight) for layer in anew for weight in model.get_layer(layer).weights}
+    for weight, value in zip(model.weights, drawn_weights, strict=True):
+        assert id(weight) not in head or np.array_equal(weight, value), weight.path
+    trunk = [weight for weight in weights_by_graph(model) if id(weight) not in head]
+    for weight, reference in zip(trunk, weights_by_graph(theirs), strict=True):
+        np.testing.assert_array_equal(weight, reference, err_msg=weight.path)
+
+
 def of_keras(function: str, size: int, **arguments) -> keras.Model:
     """A network of keras.applications with random weights, for 10 classes."""
     theirs = getattr(keras.applications, function)(
