@@ -18,7 +18,7 @@ BY_NAME = {"cli", "runs", "squeeze"}
 """Who looks a network up by name: the others get a model or a path, from kzoo or from elsewhere."""
 NAMES = {"zoo", "registry"}
 """Importing either is looking up by name."""
-GROUND = {"errors", "files", "progress", "child", "environment", "fetch"}
+GROUND = {"errors", "files", "progress", "child", "environment", "fetch", "light_keras"}
 """Modules that every room may use, and that use the standard library and each other only."""
 SINGLE = {
     "doctor": GROUND,

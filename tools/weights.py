@@ -280,7 +280,8 @@ stand for the mean of each channel in the one network and for the common mean in
 its outermost outputs differ by the means' differences.
 
 Tests load a file written by keras.applications for every network that it has, and state dicts of
-70 networks of torchvision and timm.
+70 networks of torchvision and timm; the logits of four of these are compared with PyTorch's. The
+normalization of every `keras_in1k` row is compared with that of keras.applications.
 
 **Downloads** go to `$KZOO_HOME/weights` (`~/.cache/kzoo/weights`), with a bar, resumed where they
 broke off, and are verified by the publisher's hash before they are read, at every use. Where the

@@ -29,7 +29,7 @@ DIFFERENCES = {
     "fewshot": (OF_DATA | {"output", "force", "weights", "offline", "size"}, {"data_options"}),
     "explain": ({"output", "force", "weights", "offline"}, {"classes", "crop"}),
     "quantize": (OF_DATA, {"data_options"}),
-    "evaluate": (OF_DATA, {"data_options"}),
+    "evaluate": (OF_DATA | {"output", "force"}, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
     "profile": (set(), set()),
     "convert": (set(), set()),

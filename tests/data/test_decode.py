@@ -180,7 +180,9 @@ def test_the_faster_jpeg_decoding_gives_nearly_the_same():
 
 def test_changes_are_told_of_the_dataset_and_again_from_the_store(photos):
     folder = photos({"cat": 3, "dog": 3})
-    (folder / "cat" / "print.jpg").write_bytes(saved(flat("CMYK", (0, 0, 0, 0)), "JPEG"))
+    page = flat("CMYK", (0, 0, 0, 0))
+    page.paste((0, 255, 255, 0), (0, 0, 8, 4))
+    (folder / "cat" / "print.jpg").write_bytes(saved(page, "JPEG"))
     for _ in range(2):
         dataset = load_data(folder, size=8)
         (problem,) = dataset.problems
