@@ -100,6 +100,7 @@ class Interrupted(BaseException):
     """As Ctrl-C, which is no Exception either."""
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_as_one_that_was_not(few_digits, tmp_path):
     path = save_model(network(1), tmp_path / "model.keras")
     settings = {

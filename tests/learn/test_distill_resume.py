@@ -67,6 +67,7 @@ def stopped_at(arguments: dict, task: str, step: int) -> None:
         distill(**arguments, progress=progress)
 
 
+@pytest.mark.slow
 def test_stopped_and_run_again_equals_never_stopped(networks, digits_folder):
     arguments = arguments_of(networks, str(digits_folder), "whole.keras")
     last = {"phases": arguments["phases"][-1:]}

@@ -173,6 +173,7 @@ def test_all_that_a_recipe_keeps_is_in_its_checkpoint(recipe, step, network, set
     assert all(map(np.array_equal, weights, weights_resumed))
 
 
+@pytest.mark.slow
 def test_dropout_goes_on_where_it_was_and_another_recipe_begins_anew(network, settings, tmp_path):
     model = network("dropout")
     weights, history = kept(finetune(**settings(model, tmp_path / "whole.keras")))
