@@ -7,6 +7,7 @@ Standard library only, so that listing and cards cost no import of Keras. Family
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
 import math
 import numbers
@@ -261,10 +262,15 @@ def model(
 
 
 def _entries() -> dict[str, Entry]:
+    _import_families()
+    return _ENTRIES
+
+
+@functools.cache
+def _import_families() -> None:
     folder = Path(__file__).parent / "zoo"
     for module in pkgutil.iter_modules([str(folder)]):
         importlib.import_module(f"kzoo.zoo.{module.name}")
-    return _ENTRIES
 
 
 def entry(name: str) -> Entry:

@@ -12,6 +12,7 @@ from kzoo.network.model_file import save_model
 from kzoo.progress import silent
 from kzoo.registry import entry, pair
 from kzoo.zoo.build import build
+from tools.zoo import tame
 
 FAST = {
     "convnext_tiny", "ds_cnn", "lenet5", "mlp", "resnet8", "row_rnn", "squeezenet1_1",
@@ -22,13 +23,13 @@ FAST = {
 def test_it_converts_to_float_and_to_int8(case, tmp_path):
     row = entry(case.name)
     size = pair(row.min_size)
-    model = save_model(
-        build(case.name, classes=10, size=size, seed=0, **case.variant), tmp_path / "model.keras"
-    )
+    images = np.random.default_rng(0).integers(0, 256, (8, *size, row.channels), np.uint8)
+    net = build(case.name, classes=10, size=size, seed=0, **case.variant)
+    tame(net, images)
+    model = save_model(net, tmp_path / "model.keras")
     made = convert(model, tmp_path / "float32.tflite")
     assert made.max_logit_error <= 1e-4
     assert made.contents.integer_kernels == 0
-    images = np.random.default_rng(0).integers(0, 256, (8, *size, row.channels), np.uint8)
     made = write_lite(
         model, tmp_path / "int8.tflite", "int8", "uint8", "probabilities", images, False, silent
     )
