@@ -60,6 +60,7 @@ def test_variables_that_share_a_name_have_their_paths(tmp_path):
     assert values == {"first": [1.0, 2.0], "second": [3.0], "half": [1.5]}
 
 
+@pytest.mark.slow
 def test_kzoo_build_takes_one_as_weights(trained, kzoo_command, tmp_path):
     import keras
 

@@ -15,7 +15,7 @@ from kzoo.zoo.build import build
 from tools.zoo import tame
 
 FAST = {
-    "convnext_tiny", "ds_cnn", "lenet5", "mlp", "resnet8", "row_rnn", "squeezenet1_1",
+    "ds_cnn", "lenet5", "mlp", "resnet8", "row_rnn", "squeezenet1_1",
 }  # fmt: skip
 """Small networks of different operators; local response normalization is left to the slow."""
 
