@@ -16,6 +16,8 @@ from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.files import cache_folder
 from kzoo.learn.evaluate import softmax
 from kzoo.learn.features import Engine, features, keras_engine
+from kzoo.learn.fewshot import fewshot
+from kzoo.learn.finetune import finetune
 from kzoo.network.features import stage_features
 
 CUTS = ("stage1", "stage2", "head", "logits")
@@ -58,6 +60,15 @@ def test_keras_runs_what_is_too_large_for_an_engine(counting, tiny, few_digits):
     ]
     assert runs == [1]
     assert found[1].filename == found[2].filename != found[0].filename
+
+
+def test_few_shots_and_a_training_of_the_classifier_share_the_cache(counting, tiny, few_digits):
+    engine, runs = counting
+    study = {"shots": [1], "seeds": 1, "at": ["head"], "head": ["ridge"], "engine": engine}
+    fewshot(tiny(), few_digits, **study)
+    phases = [{"epochs": 1, "trainable": "classifier"}]
+    finetune(tiny(), few_digits, phases=phases, engine=engine)
+    assert runs == [1]
 
 
 def equal(found: dict, other: dict) -> bool:
