@@ -152,7 +152,8 @@ def main() -> None:
     parser.add_argument("--bench", nargs="*", type=Path, default=[])
     options = parser.parse_args()
     sections = [*map(run_section, options.runs)]
-    sections += [seeds_section(options.seeds)] * bool(options.seeds)
+    if options.seeds:
+        sections.append(seeds_section(options.seeds))
     sections += map(bench_section, options.bench)
     file = ROOT / "docs" / "results.md"
     known = {title(text): text for text in re.split(r"\n(?=## )", file.read_text())[1:]}

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from kzoo.registry import model
-from kzoo.zoo.blocks import he_depthwise, layers, plain, residual_add
+from kzoo.zoo.blocks import depthwise_initializer, layers, plain, residual_add
 
 
 def layer_norm(x, name):
@@ -16,8 +16,9 @@ def layer_norm(x, name):
 def convnext_block(x, *, drop, name):
     """7x7 depthwise, 1x1 to four times the channels, 1x1 back; the shape (n, h, w, c) stays."""
     y = layers.DepthwiseConv2D(
-        7, padding="same", depthwise_initializer=he_depthwise(x.shape[-1]), name=f"{name}_depthwise"
-    )(x)
+        7, padding="same", name=f"{name}_depthwise",
+        depthwise_initializer=depthwise_initializer(x.shape[-1], 7),
+    )(x)  # fmt: skip
     y = layer_norm(y, name)
     y = plain(y, 4 * x.shape[-1], act="gelu", name=f"{name}_expand")
     y = plain(y, x.shape[-1], act=None, name=f"{name}_project")
