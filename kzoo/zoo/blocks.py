@@ -128,9 +128,9 @@ def depthwise_initializer(channels: int, kernel: int | tuple[int, int], act: str
     """Uniform, of standard deviation 0.09 where a normalization follows, as the MobileNets' authors
     trained them (tensorflow/models, slim/nets/mobilenet/mobilenet.py, training_scope).
 
-    Scaled as `INITIALIZER` (0.47 for 3 x 3) they learn more slowly: every step changes less of
-    them, and a short training ends lower. Keras' own rule counts all channels into the fan-in,
-    though an output sees one: it comes near BatchNorm's epsilon where channels are many. Without
+    Keras' own rule counts all channels into the fan-in, though an output sees one: it comes near
+    BatchNorm's epsilon where channels are many. At `INITIALIZER`'s scale (0.47 for 3 x 3) a step of
+    the same length changes a smaller share of them. Without
     normalization only He's scale keeps a deep network's signal.
     """
     taps = math.prod((kernel, kernel) if isinstance(kernel, int) else kernel)
