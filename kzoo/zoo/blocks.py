@@ -125,13 +125,13 @@ def normalize(x, act: str | None = None, *, name: str):
 
 
 def depthwise_initializer(channels: int, kernel: int | tuple[int, int], act: str | None = "relu"):
-    """Uniform, of standard deviation 0.09 where a normalization follows, as the MobileNets' authors
-    trained them (tensorflow/models, slim/nets/mobilenet/mobilenet.py, training_scope).
+    """Uniform; where a normalization follows, of the standard deviation 0.09 of the MobileNets'
+    authors (tensorflow/models, slim/nets/mobilenet/mobilenet.py, training_scope).
 
     Keras' own rule counts all channels into the fan-in, though an output sees one: it comes near
     BatchNorm's epsilon where channels are many. At `INITIALIZER`'s scale (0.47 for 3 x 3) a step of
-    the same length changes a smaller share of them. Without
-    normalization only He's scale keeps a deep network's signal.
+    the same length changes a smaller share of them. Without normalization only He's scale keeps a
+    deep network's signal.
     """
     taps = math.prod((kernel, kernel) if isinstance(kernel, int) else kernel)
     gain = 0.09**2 * taps if flavour().norm != "none" else 2.0 if act else 1.0
