@@ -38,6 +38,10 @@ def reliability(found: Mapping[str, Mapping], path: str | os.PathLike, title: st
         grid[0, 0].set_ylabel("accuracy (%)")
         grid[1, 0].set_ylabel("images (%)")
         figure.align_ylabels()
+        figure.legend(  # below: inside it would lie over the first bins
+            grid[0, 0].patches[:2], ["right", "gap to confidence"], loc="outside lower center",
+            ncols=2, fontsize=8, labelcolor=FAINT,
+        )  # fmt: skip
 
 
 def _panel(axes: Axes, found: Mapping) -> None:
@@ -57,8 +61,6 @@ def _panel(axes: Axes, found: Mapping) -> None:
     axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1, linestyle=(0, (4, 2)))
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
-    names = ["right", "gap to confidence"]
-    axes.legend(axes.patches[:2], names, loc="upper left", fontsize=8, labelcolor=FAINT)
 
 
 def _histogram(axes: Axes, found: Mapping) -> None:

@@ -150,7 +150,10 @@ def _lines(axes: Axes, rows: Sequence[Mapping], x: str, line: str, y: str, scale
         )  # fmt: skip
     axes.grid(axis="y")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], fontsize=8, labelcolor=FAINT)
+    axes.legend(
+        handles[::-1], labels[::-1], loc="upper left", bbox_to_anchor=(1, 1), fontsize=8,
+        labelcolor=FAINT,
+    )  # fmt: skip
 
 
 def _label(line: str, value: float | str) -> str:
