@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kzoo.compress.prune import prune
     from kzoo.compress.reparameterize import reparameterize
     from kzoo.data.load import load_data
     from kzoo.learn.distill import distill
@@ -35,6 +36,7 @@ _API = {
     "finetune": "kzoo.learn.finetune",
     "fewshot": "kzoo.learn.fewshot",
     "distill": "kzoo.learn.distill",
+    "prune": "kzoo.compress.prune",
     "reparameterize": "kzoo.compress.reparameterize",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
@@ -60,6 +62,7 @@ __all__ = [
     "load_data",
     "predict",
     "profile",
+    "prune",
     "quantize",
     "reparameterize",
     "run",

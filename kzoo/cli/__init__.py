@@ -23,6 +23,7 @@ COMMANDS = {
     "finetune": "Train a model on images.",
     "fewshot": "Train classifiers on few images per class, on the features of a network.",
     "distill": "Train a small model on what a large one knows.",
+    "prune": "Set most weights of a model to zero while the others are trained.",
     "convert": "Write a Keras model as a float .tflite.",
     "quantize": "Write a Keras model as an int8 .tflite.",
     "predict": "What a model sees in images.",

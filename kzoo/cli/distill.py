@@ -20,6 +20,7 @@ from kzoo.cli.terminal import (
     show,
     table,
 )
+from kzoo.cli.training import recipe, training_options
 from kzoo.report.table import milliseconds
 
 
@@ -72,69 +73,12 @@ class Loss(click.ParamType):
     show_default=True,
     help="Train the student on the labels alone, too, to compare.",
 )
-@click.option("--epochs", type=int, help="Passes over the training images.  [15; pretrained: 8]")
-@click.option(
-    "--learning-rate",
-    "--lr",
-    type=float,
-    help="The initial one, or the peak.  [0.001; pretrained: 0.0005]",
-)
-@click.option("--optimizer", help="Any of Keras, by name.  [adam]")
-@click.option(
-    "--schedule", help="Any of Keras, by name, or constant.  [cosine; pretrained: one_cycle]"
-)
-@click.option(
-    "--phase",
-    "phases",
-    multiple=True,
-    help="A phase such as 'epochs: 5, learning_rate: 1e-3'; may be repeated. Replaces the options "
-    "above.",
-)
-@click.option(
-    "--augment",
-    multiple=True,
-    help="none, light, strong, or a layer of Keras such as random_flip or 'mix_up: {alpha: 0.2}'; "
-    "may be repeated.  [default: none]",
-)
+@training_options(recipe, argument="student")
 @click.option(
     "--augment-seeds",
     default=4,
     show_default=True,
     help="Variants of every image; each epoch takes one.",
-)
-@click.option("--batch-size", default=32, show_default=True, help="Images per step.")
-@click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh rare classes up.")
-@click.option(
-    "--label-smoothing",
-    default=0.0,
-    show_default=True,
-    help="Share of a label's weight that all classes get.",
-)
-@click.option("--early-stopping", type=int, help="Epochs without improvement before a phase ends.")
-@click.option(
-    "--monitor",
-    type=click.Choice(["val_loss", "val_accuracy", "val_macro_f1"]),
-    default="val_loss",
-    show_default=True,
-    help="What early stopping watches.",
-)
-@click.option(
-    "--checkpoint-seconds",
-    default=60.0,
-    show_default=True,
-    help="At most so much work is lost to a kill.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "mixed_bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="mixed_bfloat16 where the hardware multiplies it.",
-)
-@click.option(
-    "--logs",
-    type=click.Path(file_okay=False),
-    help="A folder for history.csv and, with kzoo[tensorboard], TensorBoard.",
 )
 @data_options
 @seed_option
@@ -155,18 +99,10 @@ def command(student, data, output, losses, phases, augment, force, as_json, **op
         --loss soft hard attention=500 --at stage3 stage4
     """
     from kzoo.files import new_output
-    from kzoo.learn.augment import parse_augment
     from kzoo.learn.distill import distill
-    from kzoo.learn.phase import Phase, parse_phase, recipe_phases
     from kzoo.lite.extract import fast_engine
-    from kzoo.network.model_file import read_notes
     from kzoo.report.plots import curves
 
-    typed = {name: options.pop(name) for name in Phase.__dataclass_fields__ if name in options}
-    typed = {name: value for name, value in typed.items() if value is not None}
-    chosen = [parse_phase(text) for text in phases] or recipe_phases(
-        "auto", bool(read_notes(student)["weights"]), typed
-    )
     for written in (output, f"{output}.json", f"{output}.png"):
         new_output(written, force=force)
     with bar() as progress:
@@ -174,8 +110,8 @@ def command(student, data, output, losses, phases, augment, force, as_json, **op
             student,
             data,
             losses=dict(losses) or None,
-            phases=chosen,
-            augment=parse_augment(augment),
+            phases=phases,
+            augment=augment,
             output=output,
             force=force,
             engine=fast_engine(),
@@ -257,19 +193,14 @@ def _measure(rows, found, teacher, data, data_options, progress) -> str:
 
     notes = read_notes(found.output)
     try:
-        from kzoo.lite.quantize import quantize
-        from kzoo.measure.profile import profile
+        from kzoo.measure.cost import cost
 
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
             for row, (_, model, *_) in zip(rows, _networks(found, teacher), strict=True):
                 path = save_model(model, Path(folder, "model.keras"), notes=notes, force=True)
-                lite = path.with_suffix(".tflite")
-                quantize(
-                    path, lite, calibrate=data, force=True, data_options=data_options,
-                    progress=progress,
-                )  # fmt: skip
-                (run,) = profile(lite, progress=progress).runs
-                row |= {"int8_bytes": lite.stat().st_size, "p50_ms": run.latency.p50_ms}
+                options = {"data_options": data_options, "progress": progress}
+                int8 = cost(path, data, kinds=["int8"], **options)["int8"]
+                row |= {"int8_bytes": int8["bytes"], "p50_ms": int8["p50_ms"]}
     except (KzooError, ModuleNotFoundError) as error:
         return f"not measured: {str(error).splitlines()[0]}"
     return ""

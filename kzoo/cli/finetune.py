@@ -16,23 +16,14 @@ from kzoo.cli.terminal import (
     seed_option,
     show,
 )
+from kzoo.cli.training import recipe, training_options
 
 
 @click.command("finetune")
 @click.argument("model", type=click.Path())
 @click.argument("data", shell_complete=complete_data)
 @click.option("-o", "--output", required=True, type=click.Path(), help="The .keras file to write.")
-@click.option("--epochs", type=int, help="Passes over the training images.  [15; pretrained: 8]")
-@click.option(
-    "--learning-rate",
-    "--lr",
-    type=float,
-    help="The initial one, or the peak.  [0.001; pretrained: 0.0005]",
-)
-@click.option("--optimizer", help="Any of Keras, by name.  [adam]")
-@click.option(
-    "--schedule", help="Any of Keras, by name, or constant.  [cosine; pretrained: one_cycle]"
-)
+@training_options(recipe)
 @click.option(
     "--train",
     "trainable",
@@ -41,58 +32,11 @@ from kzoo.cli.terminal import (
     "may be repeated.  [all; pretrained: classifier, then all]",
 )
 @click.option(
-    "--phase",
-    "phases",
-    multiple=True,
-    help="A phase such as 'epochs: 5, trainable: head, learning_rate: 1e-3'; may be repeated. "
-    "Replaces the options above.",
-)
-@click.option(
-    "--augment",
-    multiple=True,
-    help="none, light, strong, or a layer of Keras such as random_flip or 'mix_up: {alpha: 0.2}'; "
-    "may be repeated.  [default: none]",
-)
-@click.option("--batch-size", default=32, show_default=True, help="Images per step.")
-@click.option("--class-weights", type=click.Choice(["balanced"]), help="Weigh rare classes up.")
-@click.option(
-    "--label-smoothing",
-    default=0.0,
-    show_default=True,
-    help="Share of a label's weight that all classes get.",
-)
-@click.option(
     "--auxiliary-weight",
     default=0.3,
     show_default=True,
     help="Weight of the loss of every auxiliary head, for models that have them; 0.3 in GoogLeNet, "
     "0.4 in Inception v3.",
-)
-@click.option("--early-stopping", type=int, help="Epochs without improvement before a phase ends.")
-@click.option(
-    "--monitor",
-    type=click.Choice(["val_loss", "val_accuracy", "val_macro_f1"]),
-    default="val_loss",
-    show_default=True,
-    help="What early stopping watches.",
-)
-@click.option(
-    "--checkpoint-seconds",
-    default=60.0,
-    show_default=True,
-    help="At most so much work is lost to a kill.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "mixed_bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="mixed_bfloat16 where the hardware multiplies it.",
-)
-@click.option(
-    "--logs",
-    type=click.Path(file_okay=False),
-    help="A folder for history.csv and, with kzoo[tensorboard], TensorBoard.",
 )
 @click.option(
     "--distributed",
@@ -127,24 +71,16 @@ def command(model, data, output, phases, augment, find_lr, force, as_json, **opt
     """
     from kzoo.errors import UsageError
     from kzoo.files import new_output
-    from kzoo.learn.augment import parse_augment
     from kzoo.learn.finetune import finetune
-    from kzoo.learn.phase import Phase, parse_phase, recipe_phases
     from kzoo.lite.extract import fast_engine
-    from kzoo.network.model_file import read_notes
     from kzoo.report.plots import curves
 
-    typed = {name: options.pop(name) for name in Phase.__dataclass_fields__ if name in options}
-    typed = {name: value for name, value in typed.items() if value not in (None, ())}
-    chosen = [parse_phase(text) for text in phases] or recipe_phases(
-        "auto", bool(read_notes(model)["weights"]), typed
-    )
-    augment = parse_augment(augment)
     if find_lr:
         if options["distributed"]:
             raise UsageError("--find-lr runs in one process; leave --distributed out")
-        options |= {"phase": chosen[-1], "augment": augment}
-        _find_lr(model, data, output, options, bool(phases), force, as_json)
+        options |= {"phase": phases[-1], "augment": augment}
+        in_phases = bool(click.get_current_context().params["phases"])
+        _find_lr(model, data, output, options, in_phases, force, as_json)
         return
     for written in (output, f"{output}.json", f"{output}.png"):
         new_output(written, force=force)
@@ -152,7 +88,7 @@ def command(model, data, output, phases, augment, find_lr, force, as_json, **opt
         training = finetune(
             model,
             data,
-            phases=chosen,
+            phases=phases,
             augment=augment,
             output=output,
             force=force,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from kzoo.learn.lessons import Lessons, checked_losses, chosen_cuts, make_lesson
 from kzoo.learn.logs import epoch_logs
 from kzoo.learn.loop import Loop, evaluate
 from kzoo.learn.phase import Phase, as_phase, recipe_phases
+from kzoo.learn.projection import Projection
 from kzoo.learn.task import Distillation
 from kzoo.learn.training import (
     Training,
@@ -86,6 +87,7 @@ def distill(
     checkpoint_seconds: float = 60.0,
     logs: str | os.PathLike | None = None,
     engine: Engine | None = None,
+    projection: Callable[[keras.Model], Projection] | None = None,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> Distilled:
@@ -118,6 +120,7 @@ def distill(
             take disk space: a byte per pixel and channel.
         phases: as for `kzoo.finetune`; in a phase of the classifier alone the labels teach.
         engine: what runs the teacher, see `kzoo.learn.features`.
+        projection: as for `kzoo.finetune`; of the distilled student, not of the one alone.
         progress: called after each step.
 
     The others, ``batch_size``, ``class_weights`` (which count in every loss), ``label_smoothing``,
@@ -184,6 +187,9 @@ def distill(
         "at": cuts,
         "teacher": teacher and weights_digest(teacher),
     }
+    held = projection(student) if projection else Projection()
+    if projection:
+        recipe["projection"] = held.recipe
     judged = teacher and _judged(teacher, photos[_size(teacher)], engine, progress)
     seen = variants(photos, layers, augment_seeds, progress)
     train = functools.partial(
@@ -220,7 +226,15 @@ def distill(
         engine=engine,
         progress=progress,
     )
-    found = train(lessons, plan, recipe, folders[0], logs=epoch_logs(logs), progress=progress)
+    found = train(
+        lessons,
+        plan,
+        recipe,
+        folders[0],
+        projection=held,
+        logs=epoch_logs(logs),
+        progress=progress,
+    )
     if output:
         save_model(student, output, notes=notes_of(data, pretrained), force=force)
         for folder in folders:

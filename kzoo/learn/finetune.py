@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kzoo.data.dataset import Dataset
@@ -18,6 +18,7 @@ from kzoo.learn.inputs import matching_data
 from kzoo.learn.logs import epoch_logs
 from kzoo.learn.loop import Loop, evaluate
 from kzoo.learn.phase import Phase, as_phase, recipe_phases
+from kzoo.learn.projection import Projection
 from kzoo.learn.training import (
     Training,
     check_arguments,
@@ -53,6 +54,7 @@ def finetune(
     checkpoint_seconds: float = 60.0,
     logs: str | os.PathLike | None = None,
     engine: Engine | None = None,
+    projection: Callable[[keras.Model], Projection] | None = None,
     distributed: bool = False,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
@@ -90,6 +92,7 @@ def finetune(
         checkpoint_seconds: at most this much work is lost to a kill.
         logs: a folder for ``history.csv`` and, where tensorboardX is installed, for TensorBoard.
         engine: what extracts features in a phase of the classifier, see `kzoo.learn.features`.
+        projection: makes of the model what holds its weights to a form, as `kzoo.prune` does.
         distributed: share every batch with all devices of all processes that were started together
             (docs/scale.md), on the JAX backend. Process 0 alone writes, and has an ``output`` in
             its record; in several processes ``model`` is a file.
@@ -137,6 +140,9 @@ def finetune(
     )
     team.check(plan.batch_size)
     recipe = recipe_of(plan, model, data, engine, precision)
+    held = projection(model) if projection else Projection()
+    if projection:
+        recipe["projection"] = held.recipe
     folder = checkpoints(output, recipe)
     team.agree(digest(recipe))
     loop = Loop(
@@ -144,6 +150,7 @@ def finetune(
         data,
         plan,
         folder,
+        projection=held,
         engine=engine,
         team=team,
         logs=epoch_logs(logs if team.leads else None),

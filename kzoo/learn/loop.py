@@ -20,7 +20,8 @@ from kzoo.learn.distributed import Team
 from kzoo.learn.evaluate import Evaluation, outputs, score, softmax
 from kzoo.learn.features import Engine
 from kzoo.learn.optimizer import learning_rate, uses_averages
-from kzoo.learn.phase import MONITORS
+from kzoo.learn.phase import MONITORS, Phase
+from kzoo.learn.projection import Projection
 from kzoo.learn.task import Classification, Plan
 from kzoo.network.model_file import functional, gives_probabilities
 from kzoo.progress import Progress, silent
@@ -64,7 +65,7 @@ class Loop:
     ``task`` makes of (model, data, plan, phase, augmenter, engine, progress) what a phase minimizes
     and on what, as `Classification` does. ``classifier`` is what of the model is judged: by default
     all but auxiliary heads. ``terms`` are what the tasks' figures have beside those of
-    `Classification`. ``team`` shares the batches.
+    `Classification`. ``projection`` holds weights to a form. ``team`` shares the batches.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Loop:
         classifier: keras.Model | None = None,
         task: Callable[..., Classification] = Classification,
         terms: Sequence[str] = (),
+        projection: Projection | None = None,
         engine: Engine | None = None,
         team: Team = Team(),  # noqa: B008, it is frozen
         logs: Callable[[list[dict]], None] = lambda _: None,
@@ -85,6 +87,7 @@ class Loop:
         self.model, self.data, self.plan, self.folder = model, data, plan, folder
         self.make_task, self.engine, self.logs, self.progress = task, engine, logs, progress
         self.team, self.classifier = team, classifier or functional(model)
+        self.projection = projection or Projection()
         self.augmenter = Augmenter(plan.augment, plan.seed) if plan.augment else None
         self.train = data.splits["train"]
         self.steps = max(1, len(self.train) // plan.batch_size)
@@ -118,20 +121,11 @@ class Loop:
             )
             with self.team.scope():
                 self.task.compile(phase, self.steps * phase.epochs)
-            if found:
-                self._restore(*found)
-                found = None
-            first_epoch, first_step = self.start[1:] if index == self.start[0] else (0, 0)
-            for epoch in range(first_epoch, phase.epochs):
-                stop = self._epoch(index, epoch, first_step)
-                first_step = 0
-                if stop:
-                    self.stopped_early |= epoch + 1 < phase.epochs
-                    break
-            if self.plan.early_stopping and self.best_weights is not None:
-                self.model.set_weights(self.best_weights)
-            else:
-                self._average()
+            with self.projection.attached(self.task.model.optimizer):
+                if found:
+                    self._restore(*found)
+                    found = None
+                self._phase(index, phase)
             if phase.batch_norm == "recalibrate":
                 order = self.data.order("train", self.plan.seed, 0)
                 recalibrate(self.classifier, self.data.images, order, self.progress)
@@ -139,6 +133,20 @@ class Loop:
         if self.start[0] < len(self.plan.phases):
             self.step_now = self.total + 1
             self._checkpoint((len(self.plan.phases), 0, 0))
+
+    def _phase(self, index: int, phase: Phase) -> None:
+        """Trains the epochs of a phase that are left, and sets the weights that it ends with."""
+        first_epoch, first_step = self.start[1:] if index == self.start[0] else (0, 0)
+        for epoch in range(first_epoch, phase.epochs):
+            stop = self._epoch(index, epoch, first_step)
+            first_step = 0
+            if stop:
+                self.stopped_early |= epoch + 1 < phase.epochs
+                break
+        if self.plan.early_stopping and self.best_weights is not None:
+            self.model.set_weights(self.best_weights)
+        else:
+            self._average()
 
     def _epoch(self, index: int, epoch: int, first: int) -> bool:
         """Trains one epoch from step ``first``, appends its row; returns whether to stop."""
@@ -155,6 +163,7 @@ class Loop:
             for step in range(first, self.steps):
                 begin = step * self.plan.batch_size
                 chosen = np.sort(order[begin : begin + self.plan.batch_size])
+                self.projection.update(number * self.steps + step, self.total)
                 logs = self.team.train_on_batch(self.task.model, self.task.batch(chosen, number))
                 if not math.isfinite(logs["loss"]):
                     raise BadInputError(
@@ -198,7 +207,7 @@ class Loop:
                     self.team,
                 )  # fmt: skip
                 row |= {name: getattr(found, figure) for name, figure in MONITORS.items()}
-            if self.plan.early_stopping:
+            if self.plan.early_stopping and self.projection.settled:
                 value = row[self.plan.monitor] * (-1 if self.plan.monitor == "val_loss" else 1)
                 if not self.best or value > self.best["value"]:
                     self.best = {"value": value, "epoch": epoch}
@@ -215,6 +224,7 @@ class Loop:
         """Sets the averaged weights of {"name": "adam", "use_ema": true}."""
         trained = self.task.model
         trained.optimizer.finalize_variable_values(trained.trainable_variables)
+        self.projection.project()
 
     @contextlib.contextmanager
     def _averages(self) -> Iterator[None]:

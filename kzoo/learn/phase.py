@@ -13,6 +13,7 @@ import yaml
 
 from kzoo.errors import UsageError, nearest, one_of
 from kzoo.network.features import classifier_layer
+from kzoo.network.named import layers_named
 
 if TYPE_CHECKING:
     import keras
@@ -136,19 +137,12 @@ def set_trainable(
             layer.trainable = layer is last
         return
     prefixes = (trainable,) if isinstance(trainable, str) else tuple(trainable)
-    names = [layer.name for layer in model.layers]
-    for prefix in prefixes:
-        if prefix != "all" and not any(name.startswith(prefix) for name in names):
-            known = sorted({name.split("_")[0] for name in names})
-            raise UsageError(
-                f"no layer of {model.name} starts with {prefix!r}{nearest(prefix, known)} "
-                f"(its layers start with {', '.join(known[:12])})"
-            )
+    chosen = {*layers_named(model, [prefix for prefix in prefixes if prefix != "all"])}
     import keras
 
     for layer in model.layers:
         frozen = batch_norm == "frozen" and isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = ("all" in prefixes or layer.name.startswith(prefixes)) and not frozen
+        layer.trainable = ("all" in prefixes or layer in chosen) and not frozen
     if not model.trainable_variables:
         raise UsageError(f"nothing to train: no layer that starts with {prefixes} has weights")
 

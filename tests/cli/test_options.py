@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import kzoo
 from kzoo.cli import cli
+from kzoo.compress.tune import tuning_phases
 from kzoo.learn.phase import Phase
 
 HERE_ALONE = {"as_json"}
@@ -18,16 +19,18 @@ CALLBACKS = {"progress"}
 OF_DATA = {"validation", "test", "bad", "max_bad", "seed"}
 """The parameters of `load_data` that a command takes for ``data_options``."""
 OF_A_PHASE = set(Phase.__dataclass_fields__)
+OF_FINETUNE_ALONE = {"auxiliary_weight", "distributed", "projection"}
 DIFFERENCES = {
     # command: (options that the function does not have, parameters that have no option)
     # The file is the command's; build gives a model, and asks KZOO_OFFLINE.
     "build": ({"output", "force", "arguments", "offline"}, {"variant"}),
     "data": ({"path"}, {"source"}),
-    "finetune": (OF_DATA | OF_A_PHASE | {"find_lr"}, {"data_options", "engine"}),
-    "distill": (OF_DATA | OF_A_PHASE, {"data_options", "engine"}),
+    "finetune": (OF_DATA | OF_A_PHASE | {"find_lr"}, {"data_options", "engine", "projection"}),
+    "distill": (OF_DATA | OF_A_PHASE, {"data_options", "engine", "projection"}),
     # What names a network is the command's, as is what is written.
     "fewshot": (OF_DATA | {"output", "force", "weights", "offline", "size"}, {"data_options"}),
     "explain": ({"output", "force", "weights", "offline"}, {"classes", "crop"}),
+    "prune": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
     "quantize": (OF_DATA, {"data_options"}),
     "evaluate": (OF_DATA | {"output", "force"}, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
@@ -44,7 +47,11 @@ def function(name: str):
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(function(name)).parameters)
+    """Those that ``**training`` stands for, too: of `finetune`, and the teacher of `distill`."""
+    own = dict(inspect.signature(function(name)).parameters)
+    if own.pop("training", None):
+        own = parameters("finetune") | {"teacher": parameters("distill")["teacher"]} | own
+    return own
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
@@ -62,8 +69,12 @@ def test_defaults_are_the_functions_defaults(name):
     known = parameters(name)
     if "data_options" in known:
         known |= {key: value for key, value in parameters("data").items() if key in OF_DATA}
-    if name in ("finetune", "distill"):
-        known |= inspect.signature(Phase).parameters
+    if name in ("finetune", "distill", "prune"):
+        usual = tuning_phases()[0] if name == "prune" else Phase()
+        known |= {
+            key: parameter.replace(default=getattr(usual, key))
+            for key, parameter in inspect.signature(Phase).parameters.items()
+        }
     for option in context.command.params:
         parameter = known.get(option.name)
         if not isinstance(option, click.Option) or parameter is None or option.required:
@@ -77,6 +88,7 @@ def test_defaults_are_the_functions_defaults(name):
             "trainable",
             "augment",
             "losses",
+            "sparsity",
         ):  # () stands for the function's own
             assert not given
         elif option.name in OF_A_PHASE:  # pretrained weights have other ones, as is told

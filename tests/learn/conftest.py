@@ -5,52 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from kzoo.files import cache_folder
-
-
-@pytest.fixture(scope="session")
-def digits_folder(digits, tmp_path_factory) -> Path:
-    """30 digits of each class as files."""
-    folder = tmp_path_factory.mktemp("digits")
-    for label, name in enumerate(digits.classes):
-        (folder / name).mkdir()
-        for index in np.flatnonzero(digits.labels == label)[:30]:
-            Image.fromarray(digits.images[index, ..., 0]).save(folder / name / f"{index}.png")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def few_digits(digits_folder):
-    """180 digits for training, 60 for validation, 60 for test, 16 x 16 x 1."""
-    from kzoo.data.load import load_data
-
-    return load_data(digits_folder, channels=1, size=16, validation=0.2, test=0.2)
-
-
-@pytest.fixture
-def tiny():
-    """tiny(head="logits"): two convolutions with BatchNorm and Dropout on 16 x 16 gray digits."""
-    import keras
-
-    def make(head: str = "logits", dropout: float = 0.0) -> keras.Model:
-        keras.utils.set_random_seed(0)
-        image = keras.Input((16, 16, 1), name="image")
-        x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocess")(image)
-        for i, filters in enumerate((8, 16), start=1):
-            x = keras.layers.Conv2D(filters, 3, 2, name=f"stage{i}_1_conv")(x)
-            x = keras.layers.BatchNormalization(momentum=0.8, name=f"stage{i}_1_bn")(x)
-            x = keras.layers.Activation("relu", name=f"stage{i}_1_act")(x)
-        x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
-        if dropout:
-            x = keras.layers.Dropout(dropout, name="head_dropout")(x)
-        act = "softmax" if head == "softmax" else None
-        return keras.Model(image, keras.layers.Dense(10, act, name="head")(x), name="tiny")
-
-    return make
 
 
 @pytest.fixture

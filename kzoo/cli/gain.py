@@ -1,0 +1,73 @@
+"""How the commands that compress end: what the step bought, before and after."""
+
+from __future__ import annotations
+
+from kzoo.cli.terminal import byte_size, keep_record, pairs, percent, show, table
+from kzoo.report.table import milliseconds
+
+
+def gained(verb, model, data, found, told, data_options, progress, as_json) -> None:
+    """Keeps the record and the curves of a compression, measures both networks, prints the table.
+
+    Args:
+        verb: the step's name.
+        model: the file before.
+        data: the images.
+        found: with ``before``, ``training`` and ``to_dict``.
+        told: (name, value) lines to print below.
+        data_options, progress, as_json: of the command.
+    """
+    from kzoo.network.model_file import opened
+    from kzoo.report.plots import curves
+
+    training, output = found.training, found.training.output
+    networks = {"before": (model, opened(model)), "after": (output, training.model)}
+    record = found.to_dict() | {"gain": {name: _counts(net) for name, (_, net) in networks.items()}}
+    keep_record(verb, output, record)
+    curves(training.history, f"{output}.png", output)
+    # The training is on disk by now, whatever comes of the exports.
+    missing = ""
+    for name, (file, _) in networks.items():
+        record["gain"][name]["files"], missing = _files(file, data, data_options, progress)
+    keep_record(verb, output, record)
+    header = ("", "accuracy", "log-loss", "parameters", "MACs", "float", "gzip", "int8", "gzip",
+              "p50 float", "p50 int8")  # fmt: skip
+    judged = {"before": record["before"], "after": record["evaluation"]}
+    rows = [_row(name, judged[name], record["gain"][name]) for name in networks]
+    below = pairs(
+        [
+            *told,
+            ("judged on", f"{record['evaluation']['split']} images, before int8"),
+            ("p50", missing or "one thread, on this machine"),
+            ("written", f"{output}, {output}.json, {output}.png"),
+        ]
+    )
+    show(record, f"{table(header, rows)}\n\n{below}", as_json)
+
+
+def _counts(network) -> dict:
+    from kzoo.network.count import macs, parameters
+
+    return {"params": parameters(network)[1], "macs": macs(network)}
+
+
+def _files(file, data, data_options, progress) -> tuple[dict, str]:
+    """What the exports cost, and why that is missing, or ""."""
+    from kzoo.errors import KzooError
+
+    try:
+        from kzoo.measure.cost import cost
+
+        return cost(file, data, data_options=data_options, progress=progress), ""
+    except (KzooError, ModuleNotFoundError) as error:
+        return {}, f"not measured: {str(error).splitlines()[0]}"
+
+
+def _row(name: str, judged: dict, cost: dict) -> tuple:
+    files = [cost["files"].get(kind) for kind in ("float32", "int8")]
+    sizes = [
+        byte_size(each[key]) if each else "" for each in files for key in ("bytes", "gzip_bytes")
+    ]
+    times = [f"{milliseconds(each['p50_ms'])} ms" if each else "" for each in files]
+    counts = [f"{cost['params']:,}", f"{cost['macs']:,}"]
+    return (name, percent(judged), f"{judged['log_loss']:.4f}", *counts, *sizes, *times)

@@ -1,0 +1,138 @@
+"""kzoo prune"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.gain import gained
+from kzoo.cli.terminal import (
+    Several,
+    bar,
+    complete_data,
+    data_options,
+    force_option,
+    json_option,
+    seed_option,
+)
+from kzoo.cli.training import TUNING, training_options, tuning
+
+
+class Sparsity(click.ParamType):
+    """``0.8``, or ``stage4=0.9`` for the layers whose names begin so; gives (prefix, share)."""
+
+    name = "share"
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        prefix, given, share = value.rpartition("=")
+        try:
+            return prefix if given else None, float(share)
+        except ValueError:
+            self.fail(f"{value!r} is no share of zeros; type 0.8, or stage4=0.9", param, ctx)
+
+
+@click.command("prune")
+@click.argument("model", type=click.Path())
+@click.argument("data", shell_complete=complete_data)
+@click.option("-o", "--output", required=True, type=click.Path(), help="The .keras file to write.")
+@click.option(
+    "--sparsity",
+    cls=Several,
+    type=Sparsity(),
+    default=(),
+    help="Share of zeros, or PREFIX=SHARE for layers; several may follow.  [default: 0.8]",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    help="In place of a share: zero what is below so many standard deviations of its kernel.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["layer", "global"]),
+    default="layer",
+    show_default=True,
+    help="The share in every kernel, or in all of them together.",
+)
+@click.option(
+    "--pattern",
+    default="element",
+    show_default=True,
+    help="element, filter, n of m such as 2:4, or blocks such as 4x1.",
+)
+@click.option(
+    "--pruning-schedule",
+    type=click.Choice(["polynomial", "constant", "one_shot"]),
+    default="polynomial",
+    show_default=True,
+    help="How the zeros come.",
+)
+@click.option("--begin", default=0.0, show_default=True, help="Of the zeros, in shares of steps.")
+@click.option("--end", default=0.75, show_default=True, help="All zeros are there then.")
+@click.option(
+    "--frequency", default=20, show_default=True, help="Steps between two choices of zeros."
+)
+@click.option(
+    "--include",
+    multiple=True,
+    default=(),
+    help="Prefix of the layers to prune; may be repeated.  [all but depthwise]",
+)
+@click.option(
+    "--exclude", multiple=True, default=(), help="Prefix of layers to spare; may be repeated."
+)
+@click.option(
+    "--rewind",
+    type=click.Path(),
+    help="The same network earlier in its training: what is left goes back to its weights.",
+)
+@click.option("--teacher", type=click.Path(), help="A .keras file to learn from meanwhile.")
+@training_options(tuning, TUNING)
+@data_options
+@seed_option
+@force_option
+@json_option
+def command(model, data, output, sparsity, force, as_json, **options) -> None:
+    """Set most weights of the trained .keras file MODEL to zero, while the others are trained.
+
+    The zeros are in every tensor of the file and of its .tflite. They shrink what is downloaded,
+    not the latency. Writes the model, its record (.json) and its curves (.png). After a kill, the
+    same command goes on where it was.
+
+    \b
+    Examples:
+      kzoo prune trained.keras photos/ -o sparse.keras --sparsity 0.8
+      kzoo prune trained.keras photos/ -o sparse.keras --scope global --exclude stem
+      kzoo prune trained.keras photos/ -o sparse.keras --sparsity 0.6 stage4=0.9 --teacher big.keras
+    """
+    from kzoo.compress.prune import prune
+    from kzoo.files import new_output
+    from kzoo.lite.extract import fast_engine
+
+    for written in (output, f"{output}.json", f"{output}.png"):
+        new_output(written, force=force)
+    with bar() as progress:
+        found = prune(
+            model,
+            data,
+            sparsity=_shares(sparsity),
+            output=output,
+            force=force,
+            engine=fast_engine(),
+            progress=progress,
+            **options,
+        )
+        told = [
+            ("zeros", f"{100 * found.sparsity:.1f} % of the kernels' weights"),
+            ("note", "zeros shrink the download, not the latency"),
+        ]
+        gained("prune", model, data, found, told, options["data_options"], progress, as_json)
+
+
+def _shares(typed: tuple) -> float | dict[str, float]:
+    if not typed:
+        return 0.8
+    if len(typed) == 1 and typed[0][0] is None:
+        return typed[0][1]
+    return {prefix or "": share for prefix, share in typed}
