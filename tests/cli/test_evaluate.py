@@ -127,7 +127,7 @@ def test_a_rate_is_found_with_the_options_of_the_training(command, monkeypatch):
     known = set(inspect.signature(finetune).parameters) & set(asked)
     left = {"monitor", "early_stopping", "checkpoint_seconds", "logs", "distributed", "engine"}
     assert set(inspect.signature(finetune).parameters) - known == left | {
-        "phases", "output", "force",
+        "phases", "output", "force", "projection",
     }  # fmt: skip
 
 
