@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kzoo.compress.cluster import cluster
     from kzoo.compress.prune import prune
     from kzoo.compress.reparameterize import reparameterize
     from kzoo.data.load import load_data
@@ -37,6 +38,7 @@ _API = {
     "fewshot": "kzoo.learn.fewshot",
     "distill": "kzoo.learn.distill",
     "prune": "kzoo.compress.prune",
+    "cluster": "kzoo.compress.cluster",
     "reparameterize": "kzoo.compress.reparameterize",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
@@ -52,6 +54,7 @@ _API = {
 __all__ = [
     "build",
     "check",
+    "cluster",
     "convert",
     "distill",
     "evaluate",

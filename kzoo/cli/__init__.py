@@ -24,6 +24,7 @@ COMMANDS = {
     "fewshot": "Train classifiers on few images per class, on the features of a network.",
     "distill": "Train a small model on what a large one knows.",
     "prune": "Set most weights of a model to zero while the others are trained.",
+    "cluster": "Give the kernels of a model few distinct values, and train these.",
     "convert": "Write a Keras model as a float .tflite.",
     "quantize": "Write a Keras model as an int8 .tflite.",
     "predict": "What a model sees in images.",

@@ -34,9 +34,12 @@ def gained(verb, model, data, found, told, data_options, progress, as_json) -> N
               "p50 float", "p50 int8")  # fmt: skip
     judged = {"before": record["before"], "after": record["evaluation"]}
     rows = [_row(name, judged[name], record["gain"][name]) for name in networks]
+    coded, plain = record["coded_bytes"], 4 * record["gain"]["after"]["params"]
     below = pairs(
         [
             *told,
+            ("Huffman", f"{byte_size(coded)}, {plain / coded:.1f} times less than float32"),
+            ("note", "zeros and shared values shrink the download, not the latency"),
             ("judged on", f"{record['evaluation']['split']} images, before int8"),
             ("p50", missing or "one thread, on this machine"),
             ("written", f"{output}, {output}.json, {output}.png"),

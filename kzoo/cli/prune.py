@@ -123,10 +123,7 @@ def command(model, data, output, sparsity, force, as_json, **options) -> None:
             progress=progress,
             **options,
         )
-        told = [
-            ("zeros", f"{100 * found.sparsity:.1f} % of the kernels' weights"),
-            ("note", "zeros shrink the download, not the latency"),
-        ]
+        told = [("zeros", f"{100 * found.sparsity:.1f} % of the kernels' weights")]
         gained("prune", model, data, found, told, options["data_options"], progress, as_json)
 
 

@@ -4,51 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kzoo.compress.kernels import kernels_of
 from kzoo.compress.masks import Masks, Pruning
-from kzoo.compress.tune import tune
+from kzoo.compress.tune import Compressed, tune
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
-from kzoo.learn.evaluate import Evaluation
-from kzoo.learn.training import Training, weights_digest
+from kzoo.learn.training import weights_digest
 from kzoo.network.model_file import opened
 
 if TYPE_CHECKING:
     import keras
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What came out of `prune`.
-
-    Attributes:
-        before: how good the model was, on the images that ``training.evaluation`` is of.
-        training: the training that the zeros were made in, with the model; a
-            `kzoo.learn.distill.Distilled` where there was a teacher.
-        kernels: of every kernel ``name``, ``shape``, ``zeros`` and ``count`` of its weights.
-    """
-
-    before: Evaluation
-    training: Training
-    kernels: list[dict]
-
-    @property
-    def sparsity(self) -> float:
-        """The share of zeros among the weights of all kernels, depthwise ones included."""
-        zeros, count = (sum(row[key] for row in self.kernels) for key in ("zeros", "count"))
-        return zeros / count
-
-    def to_dict(self) -> dict:
-        """The record as JSON values, without the model."""
-        return {
-            **self.training.to_dict(),
-            "before": self.before.to_dict(),
-            "kernels": self.kernels,
-            "sparsity": self.sparsity,
-        }
 
 
 def prune(
@@ -67,7 +33,7 @@ def prune(
     exclude: Sequence[str] = (),
     rewind: keras.Model | str | os.PathLike | None = None,
     **training: object,
-) -> Pruned:
+) -> Compressed:
     """Sets the weights of least magnitude to zero while the others are trained.
 
     The zeros are exact, in every tensor of the file that is written, and of its .tflite. They make
@@ -116,8 +82,7 @@ def prune(
         masks = Masks(opened_model, pruning)
         return masks if rewind is None else _ticket(opened_model, masks, opened(rewind))
 
-    before, found = tune(model, data, held, **training)
-    return Pruned(before, found, [_row(kernel) for kernel in kernels_of(found.model, include=[""])])
+    return tune(model, data, held, **training)
 
 
 def _ticket(model: keras.Model, masks: Masks, early: keras.Model) -> Masks:
@@ -135,13 +100,3 @@ def _ticket(model: keras.Model, masks: Masks, early: keras.Model) -> Masks:
     kept = Masks(model, None)
     kept.recipe = {**masks.recipe, "rewind": weights_digest(early)}
     return kept
-
-
-def _row(kernel) -> dict:
-    values = kernel.values
-    return {
-        "name": kernel.name,
-        "shape": list(values.shape),
-        "zeros": int((values == 0).sum()),
-        "count": values.size,
-    }

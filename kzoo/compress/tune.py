@@ -6,9 +6,16 @@ It is `kzoo.finetune`, or `kzoo.distill` where there is a teacher, with other de
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from kzoo.compress.coding import coded_bytes
+from kzoo.compress.kernels import kernels_of
 from kzoo.data.dataset import Dataset
 from kzoo.learn.distill import distill
 from kzoo.learn.evaluate import Evaluation
@@ -18,7 +25,7 @@ from kzoo.learn.loop import evaluate
 from kzoo.learn.phase import Phase, as_phase
 from kzoo.learn.projection import Projection
 from kzoo.learn.training import Training
-from kzoo.network.model_file import opened, read_notes
+from kzoo.network.model_file import opened, read_notes, save_model
 from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -27,6 +34,41 @@ if TYPE_CHECKING:
 PHASE = Phase(epochs=8, learning_rate=3e-4, schedule="cosine", batch_norm="recalibrate")
 """For a trained network. A tenth of the rate that trains from random weights to a third of it; the
 statistics are counted again at the end, as so few steps do not carry them along."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What came out of a compression.
+
+    Attributes:
+        before: how good the model was, on the images that ``training.evaluation`` is of.
+        training: the training that it was compressed in, with the model; a
+            `kzoo.learn.distill.Distilled` where there was a teacher.
+        kernels: of every kernel ``name``, ``shape``, ``count`` of its weights, how many ``zeros``
+            and how many distinct ``values`` they have.
+        coded_bytes: of all weights, see `kzoo.compress.coding`.
+    """
+
+    before: Evaluation
+    training: Training
+    kernels: list[dict]
+    coded_bytes: int
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros among the weights of all kernels, depthwise ones included."""
+        zeros, count = (sum(row[key] for row in self.kernels) for key in ("zeros", "count"))
+        return zeros / count
+
+    def to_dict(self) -> dict:
+        """The record as JSON values, without the model."""
+        return {
+            **self.training.to_dict(),
+            "before": self.before.to_dict(),
+            "kernels": self.kernels,
+            "sparsity": self.sparsity,
+            "coded_bytes": self.coded_bytes,
+        }
 
 
 def tuning_phases(changes: Mapping[str, object] | None = None) -> tuple[Phase, ...]:
@@ -38,6 +80,7 @@ def tune(
     model: keras.Model | str | os.PathLike,
     data: Dataset | str | os.PathLike,
     projection: Callable[[keras.Model], Projection],
+    prepare: Callable[[keras.Model], keras.Model] | None = None,
     *,
     phases: Sequence[Phase | Mapping[str, object]] = (PHASE,),
     data_options: Mapping[str, object] | None = None,
@@ -45,21 +88,19 @@ def tune(
     seed: int = 0,
     progress: Progress = silent,
     **training: object,
-) -> tuple[Evaluation, Training]:
+) -> Compressed:
     """Trains a model whose weights are held to a form.
 
     Args:
         model: a functional Keras model or its file.
         data: as for `kzoo.finetune`.
         projection: as for `kzoo.finetune`.
+        prepare: makes of the model what is trained, an equal one.
         phases: as for `kzoo.finetune`.
         data_options: arguments of `kzoo.load_data`; the split is by default that of the model.
         teacher: as for `kzoo.distill`, or None.
         seed, progress: as for `kzoo.finetune`.
         training: what else `kzoo.finetune` takes, or with a teacher `kzoo.distill`.
-
-    Returns:
-        How good the model was on the images that the training is judged on, and the training.
     """
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
     before = opened(model)
@@ -74,6 +115,24 @@ def tune(
     )
     judged = evaluate(before, data, progress=progress)
     training |= {"projection": projection, "phases": phases, "seed": seed, "progress": progress}
-    if teacher is None:
-        return judged, finetune(model, data, **training)
-    return judged, distill(model, data, teacher=teacher, **{"alone": False, **training})
+    train = finetune
+    if teacher is not None:
+        train, training = distill, {"alone": False, "teacher": teacher, **training}
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        if prepare:  # by a file, so that what the notes tell goes along
+            prepared = prepare(before)
+            model = save_model(prepared, Path(folder, "prepared.keras"), notes=notes)
+        found = train(model, data, **training)
+    rows = [_row(kernel) for kernel in kernels_of(found.model, include=[""])]
+    return Compressed(judged, found, rows, coded_bytes(found.model))
+
+
+def _row(kernel) -> dict:
+    values = kernel.values
+    return {
+        "name": kernel.name,
+        "shape": list(values.shape),
+        "count": values.size,
+        "zeros": int((values == 0).sum()),
+        "values": len(np.unique(values)),
+    }

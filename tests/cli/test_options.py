@@ -31,6 +31,7 @@ DIFFERENCES = {
     "fewshot": (OF_DATA | {"output", "force", "weights", "offline", "size"}, {"data_options"}),
     "explain": ({"output", "force", "weights", "offline"}, {"classes", "crop"}),
     "prune": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
+    "cluster": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
     "quantize": (OF_DATA, {"data_options"}),
     "evaluate": (OF_DATA | {"output", "force"}, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
@@ -69,8 +70,8 @@ def test_defaults_are_the_functions_defaults(name):
     known = parameters(name)
     if "data_options" in known:
         known |= {key: value for key, value in parameters("data").items() if key in OF_DATA}
-    if name in ("finetune", "distill", "prune"):
-        usual = tuning_phases()[0] if name == "prune" else Phase()
+    if name in ("finetune", "distill", "prune", "cluster"):
+        usual = tuning_phases()[0] if name in ("prune", "cluster") else Phase()
         known |= {
             key: parameter.replace(default=getattr(usual, key))
             for key, parameter in inspect.signature(Phase).parameters.items()

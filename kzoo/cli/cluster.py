@@ -1,0 +1,95 @@
+"""kzoo cluster"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.gain import gained
+from kzoo.cli.terminal import (
+    bar,
+    complete_data,
+    data_options,
+    force_option,
+    json_option,
+    seed_option,
+)
+from kzoo.cli.training import TUNING, training_options, tuning
+
+
+@click.command("cluster")
+@click.argument("model", type=click.Path())
+@click.argument("data", shell_complete=complete_data)
+@click.option("-o", "--output", required=True, type=click.Path(), help="The .keras file to write.")
+@click.option("--clusters", default=16, show_default=True, help="Distinct values of a kernel.")
+@click.option(
+    "--init",
+    type=click.Choice(["linear", "density", "kmeans++"]),
+    default="linear",
+    show_default=True,
+    help="Where k-means begins.",
+)
+@click.option(
+    "--per",
+    type=click.Choice(["tensor", "channel"]),
+    default="tensor",
+    show_default=True,
+    help="So many values for a kernel, or for each of its output channels.",
+)
+@click.option(
+    "--keep-zeros/--no-keep-zeros",
+    default=True,
+    show_default=True,
+    help="Zeros are a cluster of their own and stay zero.",
+)
+@click.option(
+    "--fold/--no-fold",
+    default=True,
+    show_default=True,
+    help="Fold BatchNormalization before; an exporter would give each channel values of its own.",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    default=(),
+    help="Prefix of the layers to cluster; may be repeated.  [all but depthwise]",
+)
+@click.option(
+    "--exclude", multiple=True, default=(), help="Prefix of layers to spare; may be repeated."
+)
+@click.option("--teacher", type=click.Path(), help="A .keras file to learn from meanwhile.")
+@training_options(tuning, TUNING)
+@data_options
+@seed_option
+@force_option
+@json_option
+def command(model, data, output, force, as_json, **options) -> None:
+    """Give the kernels of the trained .keras file MODEL few distinct values, and train these.
+
+    The values are as few in the file and in its float .tflite. They shrink what is downloaded, not
+    the latency. Writes the model, its record (.json) and its curves (.png). After a kill, the same
+    command goes on where it was.
+
+    \b
+    Examples:
+      kzoo cluster trained.keras photos/ -o shared.keras --clusters 16
+      kzoo cluster sparse.keras photos/ -o shared.keras --clusters 32 --init density
+    """
+    from kzoo.compress.cluster import cluster
+    from kzoo.files import new_output
+    from kzoo.lite.extract import fast_engine
+
+    for written in (output, f"{output}.json", f"{output}.png"):
+        new_output(written, force=force)
+    with bar() as progress:
+        found = cluster(
+            model,
+            data,
+            output=output,
+            force=force,
+            engine=fast_engine(),
+            progress=progress,
+            **options,
+        )
+        most = max(row["values"] for row in found.kernels)
+        told = [("values", f"{most} in a kernel at most")]
+        gained("cluster", model, data, found, told, options["data_options"], progress, as_json)
