@@ -96,7 +96,7 @@ def command(student, data, output, losses, phases, augment, force, as_json, **op
     Examples:
       kzoo distill small.keras photos/ --teacher large.keras -o taught.keras --augment light
       kzoo distill small.keras photos/ --teacher large.keras -o taught.keras \\
-        --loss soft hard attention=500 --at stage3 stage4
+        --loss soft hard attention=2 --at stage3 stage4
     """
     from kzoo.files import new_output
     from kzoo.learn.distill import distill

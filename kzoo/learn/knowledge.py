@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -42,14 +43,17 @@ def pooled_to(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
 
 
 def attention(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
-    """Where a map is strong: (n, h, w, c) -> (n, cells of ``size``), each of length 1.
+    """Where a map is strong: (n, h, w, c) -> (n, cells of ``size``), of mean square 1 each.
 
-    The mean of the squared channels (Zagoruyko, Komodakis 2017, section 3.1: F_sum^2).
+    The mean of the squared channels (Zagoruyko, Komodakis 2017, section 3.1: F_sum^2). There the
+    length is 1, so that the mean squared error falls with the cells; here maps of 3 x 3 and of
+    56 x 56 cells count alike.
     """
     import keras
 
     energy = keras.ops.mean(keras.ops.square(x), axis=-1, keepdims=True)
-    return keras.layers.UnitNormalization()(keras.layers.Flatten()(pooled_to(energy, size)))
+    found = keras.layers.UnitNormalization()(keras.layers.Flatten()(pooled_to(energy, size)))
+    return found * math.sqrt(math.prod(size))
 
 
 def flow(x: keras.KerasTensor, y: keras.KerasTensor) -> keras.KerasTensor:

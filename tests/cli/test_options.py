@@ -177,7 +177,7 @@ def test_what_is_no_cut_or_head_is_refused(typed):
     [
         ("", {"losses": None, "at": (), "alone": True}),
         ("--loss soft=0.5 hard", {"losses": {"soft": 0.5, "hard": 0.1}}),
-        ("--loss attention --loss self=2", {"losses": {"attention": 1000, "self": 2}}),
+        ("--loss attention --loss self=2", {"losses": {"attention": 5, "self": 2}}),
         ("--at stage2 stage3 --no-alone", {"at": ("stage2", "stage3"), "alone": False}),
         ("--augment-seeds 8 --temperature 6", {"augment_seeds": 8, "temperature": 6}),
     ],

@@ -54,14 +54,14 @@ def test_the_gradient_keeps_its_size_at_any_temperature(temperature):
 MAPS = np.random.default_rng(1).normal(size=(3, 8, 8, 5)).astype(np.float32)
 
 
-def test_attention_is_of_length_one_and_knows_no_scale():
+def test_attention_has_a_mean_square_of_one_and_knows_no_scale():
     found = np.asarray(attention(keras.ops.convert_to_tensor(MAPS), (8, 8)))
     scaled = np.asarray(attention(keras.ops.convert_to_tensor(-7 * MAPS), (8, 8)))
     np.testing.assert_allclose(found, scaled, rtol=1e-4)
-    np.testing.assert_allclose((found**2).sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose((found**2).mean(axis=1), 1, rtol=1e-5)
     energy = (MAPS**2).sum(axis=-1).reshape(3, -1)
     np.testing.assert_allclose(
-        found, energy / np.linalg.norm(energy, axis=1, keepdims=True), rtol=1e-4
+        found, 8 * energy / np.linalg.norm(energy, axis=1, keepdims=True), rtol=1e-4
     )
     assert np.asarray(attention(keras.ops.convert_to_tensor(MAPS), (4, 4))).shape == (3, 16)
 
