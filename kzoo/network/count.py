@@ -30,7 +30,7 @@ def macs(model: keras.Model) -> int:
     The convention of torchvision's and fvcore's tables: a bias, BatchNorm, activation, pooling or
     addition counts 0. A layer that is called twice counts twice.
     """
-    return sum(_layer_macs(node.operation, node) for node in nested_calls(model))
+    return sum(layer_macs(node.operation, node) for node in nested_calls(model))
 
 
 def layer_table(model: keras.Model) -> list[dict]:
@@ -47,7 +47,7 @@ def layer_table(model: keras.Model) -> list[dict]:
             "inputs": [tensor._keras_history.operation.name for tensor in node.input_tensors],
             "shape": list(node.output_tensors[0].shape[1:]),
             "params": getattr(node.operation, "count_params", int)(),
-            "macs": _layer_macs(node.operation, node),
+            "macs": layer_macs(node.operation, node),
             "settings": _settings(node.operation),
         }
         for node in nested_calls(model)
@@ -95,7 +95,8 @@ def peak_memory(table: list[dict], bytes_per_value: int = 4) -> int:
     )
 
 
-def _layer_macs(layer, node) -> int:
+def layer_macs(layer: keras.layers.Layer, node) -> int:
+    """Multiply-accumulates of one call of a layer, see `macs`."""
     import keras
 
     if not node.input_tensors:
