@@ -2,8 +2,8 @@
 
 Each student is trained from random weights on the labels alone and, from the same weights and on
 the same augmented variants of the photos, with a teacher; the figures are those of the validation
-photos. Other losses than the soft classes are added to those for the first seed. An interrupted
-study goes on where it was.
+photos. Hints are added to the soft classes for all seeds, other losses for the first one. An
+interrupted study goes on where it was.
 
     python tools/distillation.py PHOTOS TEACHER.keras --json build/distillation.json
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 STUDENTS = {"mobilenet_v1_025": (96, 24), "resnet8": (64, 12)}
 """Their sizes in pixels and epochs: what two cores do in half an hour each."""
 SOFT = {"soft": 0.9, "hard": 0.1}
-MORE = ("attention", "hint", "fsp")
+MORE = ("hint", "attention", "fsp")
 AUGMENT = [
     "random_flip",
     {"name": "random_translation", "height_factor": 0.1, "width_factor": 0.1},
@@ -45,7 +45,12 @@ def main() -> None:
     from kzoo.files import write_json
 
     jobs = [(name, seed, "") for seed in range(options.seeds) for name in options.students]
-    jobs += [(name, 0, loss) for loss in options.more for name in options.students]
+    jobs += [
+        (name, seed, loss)
+        for loss in options.more
+        for seed in range(options.seeds if loss == "hint" else 1)
+        for name in options.students
+    ]
     found = json.loads(options.json.read_text())["trainings"] if options.json.exists() else []
     options.json.parent.mkdir(parents=True, exist_ok=True)
     for name, seed, loss in jobs:
@@ -106,26 +111,30 @@ def figures(evaluation) -> dict:
 
 
 def tables(rows: list[dict]) -> dict:
-    """A row per student and seed, the means, and the other losses beside the same seed's."""
-    header = ["student", "seed", "alone", "distilled", "gain", "other losses added"]
+    """A row per student and seed, and the means: alone, with soft classes, with hints besides."""
+    header = ["student", "seed", "alone", "soft classes", "gain", "and hints", "gain", "and others"]
     cells = []
     for name in dict.fromkeys(row["name"] for row in rows):
         mine = [row for row in rows if row["name"] == name]
         pairs = [row for row in mine if row["alone"]]
-        for row in pairs:
+        found = {(row["seed"], row["loss"]): row["distilled"]["accuracy"] for row in mine}
+        hinted = [found.get((row["seed"], "hint")) for row in pairs]
+        for row, hints in zip(pairs, hinted, strict=True):
             others = [
-                f"{each['loss']} {percent(each['distilled']['accuracy'])}"
-                for each in mine
-                if each["seed"] == row["seed"] and each["loss"]
+                f"{loss} {percent(accuracy)}"
+                for (seed, loss), accuracy in found.items()
+                if seed == row["seed"] and loss not in ("", "hint")
             ]
-            alone, distilled = row["alone"]["accuracy"], row["distilled"]["accuracy"]
-            cells.append([f"{name} at {row['size']} px", row["seed"],
-                          *line(alone, distilled), ", ".join(others)])  # fmt: skip
+            figures = row["alone"]["accuracy"], row["distilled"]["accuracy"], hints
+            cells.append(
+                [f"{name} at {row['size']} px", row["seed"], *line(*figures), ", ".join(others)]
+            )
         means = [
             statistics.mean(row[side]["accuracy"] for row in pairs)
             for side in ("alone", "distilled")
         ]
-        cells.append([f"**{name}**", "mean", *line(*means), ""])
+        hints = statistics.mean(hinted) if all(hinted) else None
+        cells.append([f"**{name}**", "mean", *line(*means, hints), ""])
     teacher = rows[0]["teacher"]
     note = (
         f"Accuracy on {teacher['count']} {teacher['split']} photos; the teacher has "
@@ -137,8 +146,12 @@ def tables(rows: list[dict]) -> dict:
     return {"header": header, "cells": cells, "note": note}
 
 
-def line(alone: float, distilled: float) -> list[str]:
-    return [percent(alone), percent(distilled), f"{100 * (distilled - alone):+.1f}"]
+def line(alone: float, distilled: float, hinted: float | None) -> list[str]:
+    cells = [percent(alone)]
+    for accuracy in (distilled, hinted):
+        told = accuracy is not None
+        cells += [percent(accuracy), f"{100 * (accuracy - alone):+.1f}"] if told else ["", ""]
+    return cells
 
 
 def percent(share: float) -> str:
