@@ -191,6 +191,7 @@ def _variable(optimizer, value, dtype, name):
 def _shared(labels, shares, before, value):
     from keras import ops
 
-    value = value if before is None else before(value)
-    sums = ops.segment_sum(ops.reshape(value, (-1,)), labels, shares.shape[0])
-    return ops.reshape(ops.take(sums * shares, labels), value.shape)
+    # JAX's own functions take no variables.
+    value = ops.convert_to_tensor(value if before is None else before(value))
+    sums = ops.segment_sum(ops.reshape(value, (-1,)), labels.value, shares.shape[0])
+    return ops.reshape(ops.take(sums * shares.value, labels.value), value.shape)

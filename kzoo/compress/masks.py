@@ -305,5 +305,6 @@ class Masks(Projection):
 def _masked(mask: keras.Variable, before, value):
     import keras
 
-    value = value if before is None else before(value)
-    return keras.ops.where(mask, value, keras.ops.zeros_like(value))
+    # JAX's own functions take no variables.
+    value = keras.ops.convert_to_tensor(value if before is None else before(value))
+    return keras.ops.where(mask.value, value, keras.ops.zeros_like(value))

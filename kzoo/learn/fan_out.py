@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -13,6 +14,8 @@ from kzoo.errors import MissingError
 
 Result = TypeVar("Result")
 
+PATIENCE = 20
+"""Seconds for a cluster to answer."""
 LOCAL = "local"
 AHEAD = 2
 """Jobs per core that are handed out before the first of them is done: memory for their arrays."""
@@ -70,9 +73,17 @@ def _connect(ray, address: str) -> None:
     if address == LOCAL:
         options |= {"num_cpus": cores(), "include_dashboard": False}
     try:
+        _knock(address)
         ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise MissingError(
             f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}); start one with "
             "ray start --head, or type --ray without an address for workers on this machine"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens: Ray itself asks again for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()

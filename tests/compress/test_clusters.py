@@ -83,6 +83,7 @@ def test_a_step_is_the_mean_of_each_cluster_s_updates(tiny):
 
 @pytest.mark.parametrize("per", ["tensor", "channel"])
 def test_the_values_are_few_in_the_file_and_in_its_lite_file(per, tiny, few_digits, tmp_path):
+    pytest.importorskip("tensorflow")
     from kzoo.lite import flatbuffer
 
     output, lite = tmp_path / "shared.keras", tmp_path / "shared.tflite"

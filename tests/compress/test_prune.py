@@ -82,6 +82,7 @@ def test_the_zeros_come_by_the_schedule(tiny, few_digits, monkeypatch):
 
 
 def test_the_file_and_its_lite_file_have_the_zeros(small, few_digits, tmp_path):
+    pytest.importorskip("tensorflow")
     output = tmp_path / "sparse.keras"
     found = kzoo.prune(small, few_digits, sparsity=0.75, phases=PHASES, output=output)
     assert zeros(load_model(output)) == {row["name"]: row["zeros"] for row in found.kernels}
