@@ -15,10 +15,9 @@ from kzoo.registry import entry, list_models
 
 SMALLEST = {"inception_v2": 75, "inception_v3": 75, "inception_resnet_v2": 75, "xception": 71}
 QUICK = (
-    "lenet_300_100", "resnet8", "ds_cnn", "vww_mobilenet", "squeezenet1_1", "shufflenet_v2_x0_5",
-    "mobilenet_v3_small", "regnet_x_400mf", "alexnet",
+    "lenet_300_100", "resnet8", "ds_cnn", "squeezenet1_1", "shufflenet_v2_x0_5", "alexnet",
 )  # fmt: skip
-"""Flattening, additions, depthwise, concatenation, shuffles and splits, squeezing, groups."""
+"""Flattening, additions, depthwise, concatenation, shuffles and splits."""
 ALL_STAY = {"row_lstm", "row_rnn"}
 """A recurrent layer is unknown, and there is nothing else."""
 NAMES = [
@@ -139,6 +138,10 @@ def layer_normalized(x):
     return keras.layers.LayerNormalization()(conv(x, 8, name="a"))
 
 
+def grouped(x):
+    return conv(conv(x, 8, name="a"), 12, groups=2, name="b")
+
+
 def shared(x):
     import keras
 
@@ -178,6 +181,7 @@ def own_layer(x):
     # What may go, as (how many decisions, of how many channels): of the body and the last conv.
     [
         (residual, 8), (gated, 8), (group_normalized, 4), (layer_normalized, 0), (shared, 6),
+        (grouped, 10),
         (separable, 16), (nested, 20), (own_layer, 0),
     ],
 )  # fmt: skip
