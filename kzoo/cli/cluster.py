@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.gain import gained
-from kzoo.cli.terminal import (
-    bar,
-    complete_data,
-    data_options,
-    force_option,
-    json_option,
-    seed_option,
-)
-from kzoo.cli.training import TUNING, training_options, tuning
+from kzoo.cli.gain import compressing, gained
+from kzoo.cli.terminal import bar
 
 
 @click.command("cluster")
-@click.argument("model", type=click.Path())
-@click.argument("data", shell_complete=complete_data)
-@click.option("-o", "--output", required=True, type=click.Path(), help="The .keras file to write.")
 @click.option("--clusters", default=16, show_default=True, help="Distinct values of a kernel.")
 @click.option(
     "--init",
@@ -47,21 +36,7 @@ from kzoo.cli.training import TUNING, training_options, tuning
     show_default=True,
     help="Fold BatchNormalization before; an exporter would give each channel values of its own.",
 )
-@click.option(
-    "--include",
-    multiple=True,
-    default=(),
-    help="Prefix of the layers to cluster; may be repeated.  [all but depthwise]",
-)
-@click.option(
-    "--exclude", multiple=True, default=(), help="Prefix of layers to spare; may be repeated."
-)
-@click.option("--teacher", type=click.Path(), help="A .keras file to learn from meanwhile.")
-@training_options(tuning, TUNING)
-@data_options
-@seed_option
-@force_option
-@json_option
+@compressing
 def command(model, data, output, force, as_json, **options) -> None:
     """Give the kernels of the trained .keras file MODEL few distinct values, and train these.
 

@@ -1,9 +1,57 @@
-"""How the commands that compress end: what the step bought, before and after."""
+"""How the commands that compress begin and end: their options, and what the step bought."""
 
 from __future__ import annotations
 
-from kzoo.cli.terminal import byte_size, keep_record, pairs, percent, show, table
+from collections.abc import Callable
+
+import click
+
+from kzoo.cli.terminal import (
+    byte_size,
+    complete_data,
+    data_options,
+    force_option,
+    json_option,
+    keep_record,
+    pairs,
+    percent,
+    seed_option,
+    show,
+    table,
+)
+from kzoo.cli.training import TUNING, training_options, tuning
 from kzoo.report.table import milliseconds
+
+
+def compressing(command: Callable) -> Callable:
+    """Adds the arguments MODEL and DATA and the options of every command that compresses."""
+    for option in (
+        json_option,
+        force_option,
+        seed_option,
+        data_options,
+        training_options(tuning, TUNING),
+        click.option("--teacher", type=click.Path(), help="A .keras file to learn from meanwhile."),
+        click.option(
+            "--exclude",
+            multiple=True,
+            default=(),
+            help="Prefix of layers to spare; may be repeated.",
+        ),
+        click.option(
+            "--include",
+            multiple=True,
+            default=(),
+            help="Prefix of the layers to work on; may be repeated.  [all but depthwise]",
+        ),
+        click.option(
+            "-o", "--output", required=True, type=click.Path(), help="The .keras file to write."
+        ),
+        click.argument("data", shell_complete=complete_data),
+        click.argument("model", type=click.Path()),
+    ):
+        command = option(command)
+    return command
 
 
 def gained(verb, model, data, found, told, data_options, progress, as_json) -> None:

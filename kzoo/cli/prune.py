@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.gain import gained
-from kzoo.cli.terminal import (
-    Several,
-    bar,
-    complete_data,
-    data_options,
-    force_option,
-    json_option,
-    seed_option,
-)
-from kzoo.cli.training import TUNING, training_options, tuning
+from kzoo.cli.gain import compressing, gained
+from kzoo.cli.terminal import Several, bar
 
 
 class Sparsity(click.ParamType):
@@ -33,9 +24,6 @@ class Sparsity(click.ParamType):
 
 
 @click.command("prune")
-@click.argument("model", type=click.Path())
-@click.argument("data", shell_complete=complete_data)
-@click.option("-o", "--output", required=True, type=click.Path(), help="The .keras file to write.")
 @click.option(
     "--sparsity",
     cls=Several,
@@ -74,25 +62,11 @@ class Sparsity(click.ParamType):
     "--frequency", default=20, show_default=True, help="Steps between two choices of zeros."
 )
 @click.option(
-    "--include",
-    multiple=True,
-    default=(),
-    help="Prefix of the layers to prune; may be repeated.  [all but depthwise]",
-)
-@click.option(
-    "--exclude", multiple=True, default=(), help="Prefix of layers to spare; may be repeated."
-)
-@click.option(
     "--rewind",
     type=click.Path(),
     help="The same network earlier in its training: what is left goes back to its weights.",
 )
-@click.option("--teacher", type=click.Path(), help="A .keras file to learn from meanwhile.")
-@training_options(tuning, TUNING)
-@data_options
-@seed_option
-@force_option
-@json_option
+@compressing
 def command(model, data, output, sparsity, force, as_json, **options) -> None:
     """Set most weights of the trained .keras file MODEL to zero, while the others are trained.
 

@@ -61,7 +61,7 @@ def kernels_of(
     """
     kept = {
         layer: [weight for weight in layer.weights if weight.name in KERNELS]
-        for layer in dict.fromkeys(_layers(model))
+        for layer in dict.fromkeys(model._flatten_layers(include_self=False))
         if not hasattr(layer, "layers")
     }
     kept = {layer: weights for layer, weights in kept.items() if weights}
@@ -86,7 +86,3 @@ def kernels_of(
                 "with a lower learning rate"
             )
     return found
-
-
-def _layers(model):
-    return model._flatten_layers(include_self=False)
