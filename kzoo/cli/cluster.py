@@ -65,6 +65,10 @@ def command(model, data, output, force, as_json, **options) -> None:
             progress=progress,
             **options,
         )
-        most = max(row["values"] for row in found.kernels)
-        told = [("values", f"{most} in a kernel at most")]
+        count, per = options["clusters"], options["per"]
+        shared = [
+            row["values"] <= count * (row["shape"][-1] if per == "channel" else 1)
+            for row in found.kernels
+        ]
+        told = [("values", f"at most {count} per {per} in {sum(shared)} of {len(shared)} kernels")]
         gained("cluster", model, data, found, told, options["data_options"], progress, as_json)
