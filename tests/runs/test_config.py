@@ -45,14 +45,15 @@ def write(tmp_path):
         (
             schema.TrainConfig,
             kzoo.finetune,
-            {"model", "data", "seed", "output", "phases", "engine", "logs", "distributed"},
+            {"model", "data", "seed", "output", "phases", "engine", "logs", "distributed"}
+            | {"projection"},
         ),
         (schema.FewshotConfig, kzoo.fewshot, {"model", "data", "seed", "engine", "ray"}),
         (
             schema.DistillConfig,
             kzoo.distill,
             # "alone" is a step of its own, by kzoo.finetune.
-            {"student", "data", "seed", "output", "engine", "logs", "alone", "phases"}
+            {"student", "data", "seed", "output", "engine", "logs", "alone", "phases", "projection"}
             | schema.TrainConfig.model_fields.keys(),
         ),
         (schema.QuantizeConfig, kzoo.quantize, {"model", "output", "calibrate", "head", "seed"}),
