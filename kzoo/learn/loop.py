@@ -223,7 +223,11 @@ class Loop:
     def _average(self) -> None:
         """Sets the averaged weights of {"name": "adam", "use_ema": true}."""
         trained = self.task.model
-        trained.optimizer.finalize_variable_values(trained.trainable_variables)
+        if uses_averages(trained.optimizer):
+            trained.optimizer.finalize_variable_values(trained.trainable_variables)
+            # Both would be one array in JAX, which a compiled function gives away with the first.
+            for variable in trained.trainable_variables:
+                variable.assign(np.array(variable))
         self.projection.project()
 
     @contextlib.contextmanager
