@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kzoo.compress.cluster import cluster
     from kzoo.compress.prune import prune
     from kzoo.compress.reparameterize import reparameterize
+    from kzoo.compress.slim import slim
     from kzoo.data.load import load_data
     from kzoo.learn.distill import distill
     from kzoo.learn.explain import explain
@@ -39,6 +40,7 @@ _API = {
     "distill": "kzoo.learn.distill",
     "prune": "kzoo.compress.prune",
     "cluster": "kzoo.compress.cluster",
+    "slim": "kzoo.compress.slim",
     "reparameterize": "kzoo.compress.reparameterize",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
@@ -69,6 +71,7 @@ __all__ = [
     "quantize",
     "reparameterize",
     "run",
+    "slim",
     "stage_features",
 ]
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "distill": "Train a small model on what a large one knows.",
     "prune": "Set most weights of a model to zero while the others are trained.",
     "cluster": "Give the kernels of a model few distinct values, and train these.",
+    "slim": "Remove whole channels of a model, and train what is left.",
     "convert": "Write a Keras model as a float .tflite.",
     "quantize": "Write a Keras model as an int8 .tflite.",
     "predict": "What a model sees in images.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.gain import compressing, gained
+from kzoo.cli.gain import ZEROS, compressing, gained
 from kzoo.cli.terminal import bar
 
 
@@ -71,4 +71,6 @@ def command(model, data, output, force, as_json, **options) -> None:
             for row in found.kernels
         ]
         told = [("values", f"at most {count} per {per} in {sum(shared)} of {len(shared)} kernels")]
-        gained("cluster", model, data, found, told, options["data_options"], progress, as_json)
+        gained(
+            "cluster", model, data, found, told, options["data_options"], progress, as_json, ZEROS
+        )

@@ -23,8 +23,11 @@ from kzoo.cli.training import TUNING, training_options, tuning
 from kzoo.report.table import milliseconds
 
 
-def compressing(command: Callable) -> Callable:
-    """Adds the arguments MODEL and DATA and the options of every command that compresses."""
+def compressing(command: Callable, works_on: str = "all but depthwise") -> Callable:
+    """Adds the arguments MODEL and DATA and the options of every command that compresses.
+
+    ``works_on`` stands in brackets for the layers without ``--include``.
+    """
     for option in (
         json_option,
         force_option,
@@ -42,7 +45,7 @@ def compressing(command: Callable) -> Callable:
             "--include",
             multiple=True,
             default=(),
-            help="Prefix of the layers to work on; may be repeated.  [all but depthwise]",
+            help=f"Prefix of the layers to work on; may be repeated.  [{works_on}]",
         ),
         click.option(
             "-o", "--output", required=True, type=click.Path(), help="The .keras file to write."
@@ -54,7 +57,12 @@ def compressing(command: Callable) -> Callable:
     return command
 
 
-def gained(verb, model, data, found, told, data_options, progress, as_json) -> None:
+ZEROS = "zeros and shared values shrink the download, not the latency"
+
+
+def gained(
+    verb, model, data, found, told, data_options, progress, as_json, note="", more=""
+) -> None:
     """Keeps the record and the curves of a compression, measures both networks, prints the table.
 
     Args:
@@ -64,6 +72,8 @@ def gained(verb, model, data, found, told, data_options, progress, as_json) -> N
         found: with ``before``, ``training`` and ``to_dict``.
         told: (name, value) lines to print below.
         data_options, progress, as_json: of the command.
+        note: what is to be known of such a compression.
+        more: text between the table and the lines.
     """
     from kzoo.network.model_file import opened
     from kzoo.report.plots import curves
@@ -87,13 +97,13 @@ def gained(verb, model, data, found, told, data_options, progress, as_json) -> N
         [
             *told,
             ("Huffman", f"{byte_size(coded)}, {plain / coded:.1f} times less than float32"),
-            ("note", "zeros and shared values shrink the download, not the latency"),
+            ("note", note),
             ("judged on", f"{record['evaluation']['split']} images, before int8"),
             ("p50", missing or "one thread, on this machine"),
             ("written", f"{output}, {output}.json, {output}.png"),
         ]
     )
-    show(record, f"{table(header, rows)}\n\n{below}", as_json)
+    show(record, "\n\n".join(filter(None, (table(header, rows), more, below))), as_json)
 
 
 def _counts(network) -> dict:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.gain import compressing, gained
+from kzoo.cli.gain import ZEROS, compressing, gained
 from kzoo.cli.terminal import Several, bar
 
 
-class Sparsity(click.ParamType):
+class Share(click.ParamType):
     """``0.8``, or ``stage4=0.9`` for the layers whose names begin so; gives (prefix, share)."""
 
     name = "share"
@@ -20,14 +20,14 @@ class Sparsity(click.ParamType):
         try:
             return prefix if given else None, float(share)
         except ValueError:
-            self.fail(f"{value!r} is no share of zeros; type 0.8, or stage4=0.9", param, ctx)
+            self.fail(f"{value!r} is no share; type 0.8, or stage4=0.9", param, ctx)
 
 
 @click.command("prune")
 @click.option(
     "--sparsity",
     cls=Several,
-    type=Sparsity(),
+    type=Share(),
     default=(),
     help="Share of zeros, or PREFIX=SHARE for layers; several may follow.  [default: 0.8]",
 )
@@ -90,7 +90,7 @@ def command(model, data, output, sparsity, force, as_json, **options) -> None:
         found = prune(
             model,
             data,
-            sparsity=_shares(sparsity),
+            sparsity=shares(sparsity) if sparsity else 0.8,
             output=output,
             force=force,
             engine=fast_engine(),
@@ -98,12 +98,11 @@ def command(model, data, output, sparsity, force, as_json, **options) -> None:
             **options,
         )
         told = [("zeros", f"{100 * found.sparsity:.1f} % of the kernels' weights")]
-        gained("prune", model, data, found, told, options["data_options"], progress, as_json)
+        gained("prune", model, data, found, told, options["data_options"], progress, as_json, ZEROS)
 
 
-def _shares(typed: tuple) -> float | dict[str, float]:
-    if not typed:
-        return 0.8
+def shares(typed: tuple) -> float | dict[str, float]:
+    """What was typed as `Share`: a share, or one by prefix of layers."""
     if len(typed) == 1 and typed[0][0] is None:
         return typed[0][1]
     return {prefix or "": share for prefix, share in typed}

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kzoo.data.dataset import Dataset
+from kzoo.errors import UsageError, one_of
 from kzoo.files import gzip_size
 from kzoo.lite.convert import convert
 from kzoo.lite.quantize import quantize
 from kzoo.measure.profile import profile
+from kzoo.measure.runtimes import choose_runtime
+from kzoo.measure.statistics import median
+from kzoo.measure.targets import host
 from kzoo.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import keras
+
+KINDS = ("float32", "int8")
 
 
 def cost(
     model: str | os.PathLike,
     data: Dataset | str | os.PathLike,
     *,
-    kinds: Sequence[str] = ("float32", "int8"),
+    kinds: Sequence[str] = KINDS,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> dict[str, dict]:
@@ -55,3 +65,67 @@ def cost(
                 "p50_ms": run.latency.p50_ms,
             }
     return found
+
+
+def latency_share(
+    model: keras.Model | str | os.PathLike,
+    data: Dataset | str | os.PathLike | None = None,
+    *,
+    kind: str = "int8",
+    pairs: int = 3,
+    data_options: Mapping[str, object] | None = None,
+    progress: Progress = silent,
+) -> Callable[[keras.Model | str | os.PathLike], float]:
+    """Makes a function that measures the latency of a network as a share of this model's.
+
+    Each call exports the network and measures both files in turns, on one thread of this machine,
+    each time in fresh processes: what slows the machine down for a while slows down both. It
+    returns the median of the shares of their medians.
+
+    Args:
+        model: what latencies are a share of, or its file.
+        data: what int8 is calibrated on.
+        kind: of the exports, "float32" or "int8".
+        pairs: measurements of both.
+        data_options: as for `kzoo.quantize`.
+        progress: called at the stages of the work.
+
+    Raises:
+        UsageError: ``kind`` is unknown, or int8 has no ``data``.
+        As `kzoo.convert`, `kzoo.quantize` and `kzoo.profile`.
+    """
+    one_of("kind", kind, KINDS)
+    if kind == "int8" and data is None:
+        raise UsageError("the latency of int8 needs data to calibrate on")
+
+    def exported(network, file: Path) -> Path:
+        if kind == "int8":
+            quantize(network, file, calibrate=data, data_options=data_options)
+        else:
+            convert(network, file)
+        return file
+
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        whole = exported(model, Path(folder, "whole.tflite")).read_bytes()
+
+    def share(network: keras.Model | str | os.PathLike) -> float:
+        found = []
+        with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+            files = Path(folder, "whole.tflite"), exported(network, Path(folder, "own.tflite"))
+            files[0].write_bytes(whole)
+            for done in range(pairs):
+                progress("latency", done, pairs)
+                times = [_p50(file) for file in files]
+                found.append(times[1] / times[0])
+            progress("latency", pairs, pairs)
+        return median(found)
+
+    return share
+
+
+def _p50(file: Path) -> float:
+    """The median time of an inference, from a process of its own that measures nothing else."""
+    answer = host.time_runs(
+        file, runtime=choose_runtime(None), threads=1, min_runs=50, min_seconds=0.5
+    )
+    return median(answer["samples_ns"])
