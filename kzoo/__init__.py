@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kzoo.compress.cluster import cluster
     from kzoo.compress.prune import prune
+    from kzoo.compress.qat import qat
     from kzoo.compress.reparameterize import reparameterize
     from kzoo.compress.slim import slim
     from kzoo.data.load import load_data
@@ -41,6 +42,7 @@ _API = {
     "prune": "kzoo.compress.prune",
     "cluster": "kzoo.compress.cluster",
     "slim": "kzoo.compress.slim",
+    "qat": "kzoo.compress.qat",
     "reparameterize": "kzoo.compress.reparameterize",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
@@ -68,6 +70,7 @@ __all__ = [
     "predict",
     "profile",
     "prune",
+    "qat",
     "quantize",
     "reparameterize",
     "run",

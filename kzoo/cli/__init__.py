@@ -26,6 +26,7 @@ COMMANDS = {
     "prune": "Set most weights of a model to zero while the others are trained.",
     "cluster": "Give the kernels of a model few distinct values, and train these.",
     "slim": "Remove whole channels of a model, and train what is left.",
+    "qat": "Train a model with the rounding of int8.",
     "convert": "Write a Keras model as a float .tflite.",
     "quantize": "Write a Keras model as an int8 .tflite.",
     "predict": "What a model sees in images.",

@@ -29,12 +29,6 @@ def compressing(command: Callable, works_on: str = "all but depthwise") -> Calla
     ``works_on`` stands in brackets for the layers without ``--include``.
     """
     for option in (
-        json_option,
-        force_option,
-        seed_option,
-        data_options,
-        training_options(tuning, TUNING),
-        click.option("--teacher", type=click.Path(), help="A .keras file to learn from meanwhile."),
         click.option(
             "--exclude",
             multiple=True,
@@ -47,6 +41,23 @@ def compressing(command: Callable, works_on: str = "all but depthwise") -> Calla
             default=(),
             help=f"Prefix of the layers to work on; may be repeated.  [{works_on}]",
         ),
+    ):
+        command = option(command)
+    return trained(command)
+
+
+def trained(command: Callable, missing: Callable = tuning, rate: str = "") -> Callable:
+    """As `compressing`, without a choice of layers.
+
+    ``missing`` and ``rate`` are of `training_options`, where they are others.
+    """
+    for option in (
+        json_option,
+        force_option,
+        seed_option,
+        data_options,
+        training_options(missing, TUNING | ({"rate": rate} if rate else {})),
+        click.option("--teacher", type=click.Path(), help="A .keras file to learn from meanwhile."),
         click.option(
             "-o", "--output", required=True, type=click.Path(), help="The .keras file to write."
         ),

@@ -130,3 +130,11 @@ def tuning(model: str, changes: dict) -> tuple:  # noqa: ARG001
     from kzoo.compress.tune import tuning_phases
 
     return tuning_phases(changes)
+
+
+def rounding(model: str, changes: dict) -> tuple:  # noqa: ARG001
+    """The phases of `kzoo.compress.qat`, for any model."""
+    from kzoo.compress.qat import ROUNDED_PHASE
+    from kzoo.compress.tune import tuning_phases
+
+    return tuning_phases(changes, ROUNDED_PHASE)

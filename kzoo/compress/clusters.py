@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 INITS = ("linear", "density", "kmeans++")
 PER = ("tensor", "channel")
 ITERATIONS = 300
+INT8_VALUES = 255
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,24 @@ def labels(kernel: np.ndarray, outputs: int, clustering: Clustering, seed: int) 
     return np.concatenate(found, axis=1).reshape(kernel.shape)
 
 
+def shared(kernel: np.ndarray) -> np.ndarray | None:
+    """The cluster of every weight of a kernel that was clustered before; else None.
+
+    That it was shows in its weights, of which two have the same value on average: trained weights
+    hardly ever do.
+
+    Returns:
+        int32, of the kernel's shape: -1 for a zero.
+    """
+    found = np.full(kernel.shape, -1, np.int32)
+    nonzero = kernel != 0
+    values, own = np.unique(kernel[nonzero], return_inverse=True)
+    if 2 * len(values) > own.size or not own.size:
+        return None
+    found[nonzero] = own
+    return found
+
+
 class Clusters(Projection):
     """Holds the weights of each cluster equal while a model is trained.
 
@@ -135,18 +154,29 @@ class Clusters(Projection):
 
     Args:
         model: whose kernels are clustered.
-        clustering: how.
+        clustering: how; None keeps those together that have the same value.
         seed: of "kmeans++".
+
+    Attributes:
+        few: the names of kernels that have as few values in all as int8 has.
     """
 
-    def __init__(self, model: keras.Model, clustering: Clustering, seed: int):
+    def __init__(self, model: keras.Model, clustering: Clustering | None, seed: int = 0):
         self.clustering = clustering
-        self.kernels = kernels_of(model, clustering.include, clustering.exclude)
-        self.labels = [
-            labels(kernel.values, kernel.matrix_shape[1], clustering, seed + 1000 * i)
-            for i, kernel in enumerate(self.kernels)
-        ]
-        self.recipe = {"clusters": asdict(clustering)}
+        chosen = (clustering.include, clustering.exclude) if clustering else ([""],)
+        self.kernels = kernels_of(model, *chosen)
+        if clustering:
+            self.labels = [
+                labels(kernel.values, kernel.matrix_shape[1], clustering, seed + 1000 * i)
+                for i, kernel in enumerate(self.kernels)
+            ]
+        else:
+            found = [(kernel, shared(kernel.values)) for kernel in self.kernels]
+            found = [(kernel, own) for kernel, own in found if own is not None]
+            self.kernels, self.labels = [each[0] for each in found], [each[1] for each in found]
+        pairs = zip(self.kernels, self.labels, strict=True)
+        self.few = [kernel.name for kernel, own in pairs if own.max(initial=-1) < INT8_VALUES]
+        self.recipe = {"clusters": asdict(clustering) if clustering else "kept"}
         self.project()
 
     @contextlib.contextmanager

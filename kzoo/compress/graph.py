@@ -28,9 +28,10 @@ class Call:
         node: Keras' record of the call in the old model: ``operation``, ``input_tensors``,
             ``outputs``, and ``arguments`` with their ``args`` and ``kwargs``.
         new: gives the new model's tensor that stands for a tensor of the old one.
-        repeat: ``repeat(weights=None, **config)`` makes the call in the new model and returns its
-            outputs. The layer is copied, with these weights (by default its own) and these entries
-            of its config changed. All calls of a layer share the copy that the first one made.
+        repeat: ``repeat(weights=None, kind=None, **config)`` makes the call in the new model and
+            returns its outputs. The layer is copied, as one of another class if ``kind`` is given,
+            with these weights (by default its own, which come first) and these entries of its
+            config changed. All calls of a layer share the copy that the first one made.
     """
 
     node: object
@@ -70,12 +71,12 @@ def replay(
     names = Counter(operation.name for operation in _operations(graph))
     copies = {}
 
-    def repeat(operation, path, args, kwargs, weights=None, **config):
+    def repeat(operation, path, args, kwargs, weights=None, kind=None, **config):
         if operation not in copies:
             name = "_".join([*path, operation.name])
             named = {"name": name} if path and names[operation.name] > 1 else {}
             config = operation.get_config() | named | config
-            copies[operation] = type(operation).from_config(config), weights
+            copies[operation] = (kind or type(operation)).from_config(config), weights
         return copies[operation][0](*args, **kwargs)
 
     def run(graph, inputs, path, context):
@@ -111,9 +112,8 @@ def replay(
         if weights is not None:
             new.set_weights(weights)
             continue
-        for source, target in zip(
-            getattr(old, "variables", ()), getattr(new, "variables", ()), strict=True
-        ):
+        own = getattr(old, "variables", ())
+        for source, target in zip(own, getattr(new, "variables", ())[: len(own)], strict=True):
             target.assign(source)
         if hasattr(new, "finalize_state"):  # Normalization keeps tensors made of its variables
             new.finalize_state()

@@ -71,9 +71,11 @@ class Compressed:
         }
 
 
-def tuning_phases(changes: Mapping[str, object] | None = None) -> tuple[Phase, ...]:
-    """`PHASE` with other values of some fields."""
-    return (as_phase(vars(PHASE) | {**(changes or {})}),)
+def tuning_phases(
+    changes: Mapping[str, object] | None = None, phase: Phase = PHASE
+) -> tuple[Phase, ...]:
+    """``phase`` with other values of some fields."""
+    return (as_phase(vars(phase) | {**(changes or {})}),)
 
 
 def tune(

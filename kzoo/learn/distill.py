@@ -208,7 +208,7 @@ def distill(
         folders.append(checkpoints(output, own))
         copy = type(student).from_config(student.get_config())
         copy.set_weights(student.get_weights())
-        baseline = train(
+        baseline, _ = train(
             Lessons(copy, copy),
             replace(plan, head_weights=[1.0]),
             own,
@@ -226,7 +226,7 @@ def distill(
         engine=engine,
         progress=progress,
     )
-    found = train(
+    found, told = train(
         lessons,
         plan,
         recipe,
@@ -236,7 +236,7 @@ def distill(
         progress=progress,
     )
     if output:
-        save_model(student, output, notes=notes_of(data, pretrained), force=force)
+        save_model(found.model, output, notes=notes_of(data, pretrained) | told, force=force)
         for folder in folders:
             drop_checkpoints(folder)
         written = {"output": str(output), "sha256": sha256(output)}
@@ -245,7 +245,7 @@ def distill(
 
 
 def _train(data, seen, lessons, plan, recipe, folder, *, precision, checkpoint_seconds, **others):
-    """A student's training on its lessons, as a `Training` that is not written yet."""
+    """A student's training on its lessons, as a `Training` that is not written yet, and notes."""
     loop = Loop(
         lessons.model,
         data,
@@ -258,8 +258,9 @@ def _train(data, seen, lessons, plan, recipe, folder, *, precision, checkpoint_s
     )
     with trained_as_planned(lessons.student, plan, precision):
         loop.run(checkpoint_seconds)
-    return Training(
-        model=lessons.student,
+    finished, told = loop.projection.finished(lessons.student)
+    found = Training(
+        model=finished,
         classes=data.classes,
         history=loop.history,
         evaluation=evaluate(lessons.student, data, progress=others["progress"]),
@@ -268,6 +269,7 @@ def _train(data, seen, lessons, plan, recipe, folder, *, precision, checkpoint_s
         sha256=None,
         stopped_early=loop.stopped_early,
     )
+    return found, told
 
 
 def _judged(

@@ -158,13 +158,14 @@ def finetune(
     )
     with trained_as_planned(model, plan, precision):
         loop.run(checkpoint_seconds)
+    finished, told = held.finished(loop.classifier)
     evaluation = evaluate(loop.classifier, data, progress=progress, team=team)
     output = output if team.leads else None
     if output:
-        save_model(loop.classifier, output, notes=notes_of(data, pretrained), force=force)
+        save_model(finished, output, notes=notes_of(data, pretrained) | told, force=force)
         drop_checkpoints(folder)
     return Training(
-        model=loop.classifier,
+        model=finished,
         classes=data.classes,
         history=loop.history,
         evaluation=evaluation,

@@ -36,3 +36,7 @@ class Projection:
 
     def project(self) -> None:
         """Brings weights that were set from outside, averaged ones say, to the form."""
+
+    def finished(self, model: keras.Model) -> tuple[keras.Model, dict]:
+        """What is written of the trained model, and what its notes tell besides."""
+        return model, {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kzoo.compress.ranges import as_trained
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.learn.evaluate import outputs, softmax
@@ -61,7 +62,8 @@ def classifier(model: keras.Model | str | os.PathLike) -> Classifier:
         return _of_keras(functional(model), checked_notes({}))
     path = Path(model)
     if path.suffix in (".keras", ".h5"):
-        return _of_keras(load_model(path), read_notes(path))
+        notes = read_notes(path)
+        return _of_keras(as_trained(load_model(path), notes), notes)
     if path.suffix != ".tflite":
         raise UsageError(f"a model's file ends in .keras, .h5 or .tflite; {str(path)!r} was given")
     contents = inspect(path)

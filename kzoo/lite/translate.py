@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from kzoo.compress.ranges import as_trained, ranged_values
 from kzoo.learn.evaluate import outputs
 from kzoo.lite.flatbuffer import finish
-from kzoo.network.model_file import gives_probabilities, load_model
+from kzoo.lite.ranges import in_one_step, with_learned
+from kzoo.network.model_file import gives_probabilities, load_model, read_notes
 
 COMPARED = 8
 
@@ -50,7 +52,10 @@ def translate(
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if quantization == "int8":
         _full_integer(converter, images, io, normalization)
-    data = converter.convert()
+    if learned := quantization == "int8" and notes.get("ranges"):
+        data = _as_trained(converter, net, images[:1], io, normalization, notes)
+    else:
+        data = converter.convert()
     gives = "logits" if head == "logits" and not probabilities_only else "probabilities"
     notes |= {
         "model": net.name,
@@ -68,6 +73,7 @@ def translate(
         chosen = images[:: max(1, len(images) // 32)][:32]
     kind = "images of random pixels" if images is None else "calibration images"
     np.save(f"{work}/images.npy", chosen)
+    net = as_trained(net, notes) if learned else net
     np.save(f"{work}/expected.npy", outputs(net, chosen, np.arange(len(chosen))))
     return {
         "probabilities_only": probabilities_only,
@@ -87,7 +93,7 @@ def predict(model: str, images_file: str, folder: str) -> bool:
 
     Returns whether they are probabilities.
     """
-    net = load_model(model)
+    net = as_trained(load_model(model), read_notes(model))
     images = np.load(images_file, mmap_mode="r")
     np.save(f"{folder}/keras.npy", outputs(net, images, np.load(f"{folder}/indices.npy")))
     return gives_probabilities(net)
@@ -170,3 +176,21 @@ def _full_integer(
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     if io == "uint8":
         converter.inference_input_type = converter.inference_output_type = tf.uint8
+
+
+def _as_trained(
+    converter, net, image: np.ndarray, io: str, normalization: list[float] | None, notes: dict
+) -> bytes:
+    """The int8 file with the ranges that the network was trained with, where it has some."""
+    import tensorflow as tf
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    converter._experimental_calibrate_only = True
+    values, ranges = ranged_values(net, image, notes["ranges"])
+    scale, offset = normalization or (1.0, 0.0)
+    fed = image.astype(np.float32) * np.float32(scale) + np.float32(offset)
+    data = with_learned(converter.convert(), fed, values, ranges)
+    kind = tf.uint8 if io == "uint8" else tf.float32
+    data = mlir_quantize(data, input_data_type=kind, output_data_type=kind)
+    kernels = {name: np.array(net.get_layer(name).kernel) for name in notes["whole"]}
+    return in_one_step(data, kernels) if kernels else data

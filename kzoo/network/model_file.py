@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -110,7 +111,9 @@ def read_notes(path: str | os.PathLike) -> dict:
         ``classes``: the names of its outputs, in their order; ``split``: the arguments of
         `kzoo.load_data` that decided which images it was trained on; ``crop``: the share of the
         shorter side of an image that the network is given; ``weights``: the tag or file of the
-        pretrained weights that it began with. Empty, and 1, where not known.
+        pretrained weights that it began with. Empty, and 1, where not known. Of `kzoo.qat`:
+        ``ranges``, [low, high] by the name of a tensor, and ``whole``, the layers whose kernel has
+        one step for all channels.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -123,8 +126,8 @@ def read_notes(path: str | os.PathLike) -> dict:
 
 def checked_notes(given: object) -> dict:
     """What `read_notes` returns, of notes from a file that may be anybody's."""
-    found = {"classes": [], "split": {}, "crop": 1.0, "weights": ""}
-    classes, split, crop, weights = (
+    found = {"classes": [], "split": {}, "crop": 1.0, "weights": "", "ranges": {}, "whole": []}
+    classes, split, crop, weights, ranges, whole = (
         given.get(key) if isinstance(given, dict) else None for key in found
     )
     if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
@@ -135,7 +138,20 @@ def checked_notes(given: object) -> dict:
         found["crop"] = crop
     if isinstance(weights, str):
         found["weights"] = weights
+    if isinstance(ranges, dict) and all(map(_is_range, ranges.values())):
+        found["ranges"] = ranges
+    if isinstance(whole, list) and all(isinstance(name, str) for name in whole):
+        found["whole"] = whole
     return found
+
+
+def _is_range(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(each, float) and math.isfinite(each) for each in value)
+        and value[0] <= 0 <= value[1]
+    )
 
 
 def load_model(path: str | os.PathLike, *, auxiliary: bool = False) -> keras.Model:

@@ -1,0 +1,117 @@
+"""Gives a .tflite the ranges that a network was trained with, in place of calibrated ones.
+
+A tensor of the file and one of the network are the same where they have the same values for an
+image: the converter renames, fuses and drops, and the values tell what became of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from kzoo.errors import BadInputError
+from kzoo.lite.flatbuffer import operator, parse, serialize
+
+LARGEST = 127
+CLOSE = 1e-3
+"""Of a tensor's largest value: what two runtimes may differ by and be the same tensor."""
+
+
+def with_learned(
+    calibrated: bytes,
+    image: np.ndarray,
+    values: Mapping[int, np.ndarray],
+    ranges: Mapping[int, Sequence[float]],
+) -> bytes:
+    """A calibrated float file with other ranges, where it has the tensors that they are of.
+
+    Args:
+        calibrated: its tensors have ``min`` and ``max``; of batch 1.
+        image: what the values are of, as the file takes it.
+        values: what the network has for the image, by a number of each tensor.
+        ranges: (low, high) by the same numbers.
+    """
+    model = parse(calibrated)
+    runner = Interpreter(
+        model_content=calibrated,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    runner.allocate_tensors()
+    (entry,) = runner.get_input_details()
+    runner.set_tensor(entry["index"], image.reshape(entry["shape"]).astype(entry["dtype"]))
+    runner.invoke()
+    sizes: dict[int, list[int]] = {}
+    for key, each in values.items():
+        sizes.setdefault(each.size, []).append(key)
+    for index in sorted({int(i) for op in model.subgraphs[0].operators for i in op.outputs}):
+        tensor = model.subgraphs[0].tensors[index]
+        if tensor.type != schema.TensorType.FLOAT32:
+            continue
+        seen = runner.get_tensor(index).ravel()
+        for key in sizes.get(seen.size, ()):
+            wanted = values[key].ravel()
+            if np.abs(seen - wanted).max() <= CLOSE * max(np.abs(wanted).max(), 1e-6):
+                low, high = ranges[key]
+                tensor.quantization = tensor.quantization or schema.QuantizationParametersT()
+                tensor.quantization.min, tensor.quantization.max = [low], [high]
+                break
+    return serialize(model)
+
+
+def in_one_step(data: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:
+    """An int8 file where some kernels have one step for all output channels.
+
+    The converter gives each channel its own, which makes of few shared values many.
+
+    Args:
+        data: the file.
+        kernels: Keras' values, on the grid of that step, by name.
+
+    Raises:
+        BadInputError: the file has no such kernel.
+    """
+    model = parse(data)
+    graph, left = model.subgraphs[0], dict(kernels)
+    for op in graph.operators:
+        if operator(model, op) not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            continue
+        entry, weight, *bias = (graph.tensors[int(i)] for i in op.inputs if i >= 0)
+        values, steps = _values(model, weight), np.asarray(weight.quantization.scale)
+        for name, kernel in left.items():  # noqa: B007, it is used behind the loop
+            if kernel.size != values.size:
+                continue
+            # (h, w, in, out) -> (out, h, w, in); a depthwise one is (1, h, w, channels).
+            depthwise = operator(model, op) == "DEPTHWISE_CONV_2D"
+            turned = (kernel if depthwise else np.moveaxis(kernel, -1, 0)).reshape(values.shape)
+            if np.abs(turned - values).max() <= 0.51 * steps.max():
+                break
+        else:
+            continue
+        del left[name]
+        step = np.abs(kernel).max() / LARGEST
+        buffer = model.buffers[weight.buffer]
+        buffer.data = np.round(turned / step).astype(np.int8).view(np.uint8).ravel()
+        weight.quantization.scale = [float(step)] * len(steps)
+        for each in bias:
+            numbers = np.frombuffer(bytes(model.buffers[each.buffer].data), np.int32)
+            exact = numbers * np.asarray(each.quantization.scale)
+            scale = float(step) * entry.quantization.scale[0]
+            model.buffers[each.buffer].data = (
+                np.round(exact / scale).astype(np.int32).view(np.uint8)
+            )
+            each.quantization.scale = [scale] * len(numbers)
+    if left:
+        raise BadInputError(f"the converted file has no kernel of {', '.join(left)}")
+    return serialize(model)
+
+
+def _values(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray:
+    """What the int8 numbers of a kernel stand for."""
+    numbers = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int8)
+    steps, axis = np.asarray(tensor.quantization.scale), tensor.quantization.quantizedDimension
+    shape = [-1 if i == axis else 1 for i in range(len(tensor.shape))]
+    return numbers.reshape(tensor.shape) * (steps.reshape(shape) if len(steps) > 1 else steps)
