@@ -59,33 +59,41 @@ class Range(keras.layers.Layer):
     """Rounds what passes to the int8 grid of a range that it follows while it is trained.
 
     The range is the moving average of the batches' least and largest values (Jacob et al. 2018,
-    section 3.1), always with zero, until ``rate`` is set to 0.
+    section 3.1), always with zero, until ``rate`` is set to 0. Where it is called for several
+    tensors, it is the least range that has them all.
 
     Args:
+        sites: for how many tensors.
         learned: the range is multiplied by two trained factors, in logarithms (Jain et al. 2020,
             arXiv:1903.08066, section 3).
         fixed: (low, high) in place of all this.
     """
 
-    def __init__(self, learned: bool = False, fixed: tuple[float, float] | None = None, **config):
+    def __init__(
+        self,
+        sites: int = 1,
+        learned: bool = False,
+        fixed: tuple[float, float] | None = None,
+        **config,
+    ):
         super().__init__(**config)
-        self.learned, self.fixed = learned, fixed and tuple(fixed)
+        self.sites, self.learned, self.fixed = sites, learned, fixed and tuple(fixed)
 
     def build(self, input_shape):  # noqa: ARG002
         if self.fixed:
             return
-        self.low, self.high = (self._number(name, "zeros") for name in ("low", "high"))
-        self.rate = self._number("rate", keras.initializers.Constant(1 - MOMENTUM))
+        shape, start = (self.sites,), keras.initializers.Constant(1 - MOMENTUM)
+        self.low = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="low")
+        self.high = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="high")
+        self.rate = self.add_weight(shape=(), initializer=start, trainable=False, name="rate")
         if self.learned:
             self.factors = self.add_weight(shape=(2,), initializer="zeros", name="factors")
 
-    def _number(self, name, initializer):
-        return self.add_weight(shape=(), initializer=initializer, trainable=False, name=name)
-
-    def call(self, x, training=False):
+    def call(self, x, site=0, training=False):
         if training and not self.fixed:
+            here = ops.one_hot(site, self.sites, dtype=self.low.dtype)
             empty = ops.cast(ops.equal(self.low, self.high), self.low.dtype)
-            rate = ops.maximum(empty, self.rate)  # the first batch's own
+            rate = here * ops.maximum(empty, self.rate)  # the first batch's own
             for own, seen in (
                 (self.low, ops.minimum(ops.min(x), 0.0)),
                 (self.high, ops.maximum(ops.max(x), 0.0)),
@@ -98,17 +106,18 @@ class Range(keras.layers.Layer):
         """(low, high) as tensors."""
         if self.fixed:
             return tuple(ops.convert_to_tensor(value, self.compute_dtype) for value in self.fixed)
-        low, high = (ops.convert_to_tensor(own) for own in (self.low, self.high))
+        low, high = ops.min(self.low), ops.max(self.high)
         if self.learned:
             shares = ops.exp(self.factors)
             low, high = low * shares[0], high * shares[1]
         return low, high
 
-    def compute_output_spec(self, x, training=False):  # noqa: ARG002
+    def compute_output_spec(self, x, site=0, training=False):  # noqa: ARG002
         return keras.KerasTensor(x.shape, x.dtype)
 
     def get_config(self):
-        return {**super().get_config(), "learned": self.learned, "fixed": self.fixed}
+        own = {"sites": self.sites, "learned": self.learned, "fixed": self.fixed}
+        return {**super().get_config(), **own}
 
 
 class _Rounded:

@@ -7,6 +7,7 @@ their range. The rules are those of its 8-bit quantization specification.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -149,20 +150,22 @@ def _halves(layer, name: str) -> tuple:
 
 @dataclass(frozen=True)
 class Point:
-    """A tensor that gets a range.
+    """A tensor that is rounded.
 
     Attributes:
-        name: of the range: that of the call, or that of the concatenation it goes into.
+        name: of its range, which it may have in common with others.
+        site: which of the tensors of that range it is.
         fixed: the range where LiteRT fixes it.
     """
 
     name: str
+    site: int = 0
     fixed: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Points:
-    """The tensors of a network from `spread` that get a range.
+    """Where a network from `spread` is rounded.
 
     Attributes:
         of: by a tensor's ``id``.
@@ -180,47 +183,63 @@ class Points:
 
 
 def points(model: keras.Model) -> Points:
-    """Where a network from `spread` is rounded."""
+    """Where a network from `spread` is rounded.
+
+    What moves values, pools or concatenates them has one range for all that enters and leaves it.
+    """
     reads, order = readers(model), calls(model)
-    tied = _tied(reads, order)
-    source: dict[int, str | None] = {id(tensor): None for tensor in model.inputs}
-    found, seen, normalizations, pixel = {}, {}, [], 1.0
+    exact = {id(tensor) for tensor in model.inputs}
+    normalizations, rounded, fixed, pixel = [], {}, {}, 1.0
+    pairs, seen = [], {}
     for node in order:
         layer, kind = node.operation, type(node.operation).__name__
         number = seen[layer] = seen.get(layer, -1) + 1
         name = layer.name if number == 0 else f"{layer.name}_{number}"
-        (tensor, *others), came = node.outputs, source.get(id(node.input_tensors[0]))
-        if _normalizes(node, source):
+        floats = [each for each in node.outputs if "float" in each.dtype]
+        if _normalizes(node, exact):
             normalizations.append(node)
             pixel *= np.asarray(layer.scale).item()
-        if kind in MOVING or node in normalizations:
-            source |= {id(each): came for each in node.outputs}
-            continue
-        if kind in SAME_RANGE and came is not None:
-            name = came
-        elif kind in FUSING and activation_of(node) == "linear" and _relu_behind(reads[id(tensor)]):
-            continue
-        else:
-            name = tied.get(id(tensor), name)
-        for each in (tensor, *others):
-            if "float" in each.dtype:
-                source[id(each)] = name
-                found[id(each)] = Point(name, FIXED.get(activation_of(node)))
-    return Points(found, source, normalizations, pixel)
+            exact.add(id(floats[0]))
+        elif kind in MOVING and exact.issuperset(map(id, node.input_tensors)):
+            exact |= {*map(id, floats)}
+        elif kind in MOVING | SAME_RANGE | {"Concatenate"}:
+            together = [*node.input_tensors, *floats]
+            together = [id(each) for each in together if id(each) not in exact | fixed.keys()]
+            pairs += [(together[0], each) for each in together[1:]]
+            if kind in SAME_RANGE:
+                rounded |= {id(each): name for each in floats}
+        elif activation_of(node) in FIXED:
+            fixed |= {id(each): FIXED[activation_of(node)] for each in floats}
+            rounded |= {id(each): name for each in floats}
+        elif (
+            kind not in FUSING
+            or activation_of(node) != "linear"
+            or not _relu_behind(reads[id(floats[0])])
+        ):
+            rounded |= {id(each): name for each in floats}
+    one = _joined(pairs)
+    names, sites, found = {}, {}, {}
+    for tensor, name in rounded.items():
+        name = names.setdefault(one.get(tensor, tensor), name)
+        sites[name] = site = sites.get(name, -1) + 1
+        found[tensor] = Point(name, site, fixed.get(tensor))
+    tensors = [each for node in order for each in node.outputs]
+    source = {id(each): names.get(one.get(id(each), id(each))) for each in tensors}
+    return Points(found, source | dict.fromkeys(exact), normalizations, pixel)
 
 
-def _tied(reads, order) -> dict[int, str]:
-    """What is only concatenated gets the range of the concatenation, so that it is rounded once."""
-    found = {}
-    for node in reversed(order):
-        kind = type(node.operation).__name__
-        name = found.get(id(node.outputs[0]))
-        if kind == "Concatenate":
-            name = name or node.operation.name
-        elif kind not in MOVING | SAME_RANGE or name is None:
-            continue
-        found |= {id(t): name for t in node.input_tensors if len(reads[id(t)]) == 1}
-    return found
+def _joined(pairs: list[tuple[int, int]]) -> dict[int, int]:
+    """For each number that is in a pair the one that stands for all that it is joined with."""
+    above: dict[int, int] = {}
+
+    def top(number: int) -> int:
+        while above.setdefault(number, number) != number:
+            number = above[number]
+        return number
+
+    for first, second in pairs:
+        above[top(first)] = top(second)
+    return {number: top(number) for number in [*above]}
 
 
 def _relu_behind(nodes) -> bool:
@@ -231,10 +250,10 @@ def _relu_behind(nodes) -> bool:
     )
 
 
-def _normalizes(node, source) -> bool:
+def _normalizes(node, exact: set[int]) -> bool:
     """Whether a call only gives the pixels' whole numbers another scale and offset."""
     layer = node.operation
-    if type(layer).__name__ != "Rescaling" or source.get(id(node.input_tensors[0]), "") is not None:
+    if type(layer).__name__ != "Rescaling" or id(node.input_tensors[0]) not in exact:
         return False
     if np.size(layer.scale) * np.size(layer.offset) != 1 or np.asarray(layer.scale).item() <= 0:
         return False
@@ -269,14 +288,16 @@ def rounding(
     from kzoo.compress.fake_quant import ROUNDED, Range
 
     placed, layers = points(model), {}
+    sites = Counter(point.name for point in placed.of.values())
 
     def ranged(old, new):
         if (point := placed.of.get(id(old))) is None:
             return new
         if point.name not in layers:
             free = learned and not point.fixed
-            layers[point.name] = Range(free, point.fixed, name=f"{point.name}_range")
-        return layers[point.name](new)
+            name = f"{point.name}_range"
+            layers[point.name] = Range(sites[point.name], free, point.fixed, name=name)
+        return layers[point.name](new, site=point.site)
 
     def visit(call: Call):
         layer = call.node.operation
@@ -356,8 +377,8 @@ def as_trained(model: keras.Model, notes: Mapping[str, object]) -> keras.Model:
     for layer in network.layers:
         if isinstance(layer, Range) and not layer.fixed:
             low, high = _range(notes["ranges"], layer.name.removesuffix("_range"))
-            layer.low.assign(low)
-            layer.high.assign(high)
+            layer.low.assign([low] * layer.sites)
+            layer.high.assign([high] * layer.sites)
     return network
 
 
@@ -376,13 +397,16 @@ def ranged_values(
     """
     import keras
 
-    found = points(model).of
-    tensors = [each for node in calls(model) for each in node.outputs if id(each) in found]
-    tensors = [each for each in tensors if not found[id(each)].fixed]
+    found = points(model)
+    tensors = [each for node in calls(model) for each in node.outputs]
+    names = [found.source.get(id(each)) for each in tensors]
+    fixed = {point.name for point in found.of.values() if point.fixed}
+    chosen = [i for i, name in enumerate(names) if name is not None and name not in fixed]
+    tensors = [tensors[i] for i in chosen]
     values = keras.Model(model.inputs, tensors)(image.astype(np.float32))
     return (
         {i: np.array(value) for i, value in enumerate(values)},
-        {i: _range(ranges, found[id(each)].name) for i, each in enumerate(tensors)},
+        {i: _range(ranges, names[place]) for i, place in enumerate(chosen)},
     )
 
 

@@ -18,7 +18,9 @@ from kzoo.network.model_file import (
 )
 from kzoo.zoo.build import build
 
-NOTHING = {"classes": [], "split": {}, "crop": 1.0, "weights": ""}
+NOTHING = {
+    "classes": [], "split": {}, "crop": 1.0, "weights": "", "ranges": {}, "whole": [],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
