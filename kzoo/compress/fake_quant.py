@@ -163,6 +163,13 @@ class _Rounded:
         with keras.StatelessScope(values):
             return super().call(inputs, **kwargs)
 
+    # Keras' own layers name what they save, and would forget the factors.
+    def save_own_variables(self, store):
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store):
+        keras.layers.Layer.load_own_variables(self, store)
+
     def get_config(self):
         return {**super().get_config(), "learned": self.learned, "whole": self.whole}
 
