@@ -16,7 +16,7 @@ from kzoo.compress.groups import groups
 from kzoo.compress.narrow import narrowed
 from kzoo.compress.slimming import Slimming, Whole, remaining
 from kzoo.data.dataset import Dataset
-from kzoo.errors import UsageError
+from kzoo.errors import KzooError, UsageError
 from kzoo.files import digest, disk_errors, read_json, write_json
 from kzoo.learn.checkpoint import drop_checkpoints
 from kzoo.learn.phase import Phase
@@ -39,7 +39,12 @@ def workplace(output: Path | None, recipe: dict) -> Iterator[Path]:
     folder = output.with_name(f"{output.name}.rounds") / digest(recipe)[:16]
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    yield folder
+    try:
+        yield folder
+    except KzooError:
+        if not any(folder.glob("1_trained*")):  # what was asked is wrong: nothing is left of it
+            drop_checkpoints(folder)
+        raise
     drop_checkpoints(folder)
 
 

@@ -11,6 +11,7 @@ from kzoo.compress.channels import Channels, channels
 from kzoo.compress.groups import groups
 from kzoo.compress.kernels import kernels_of
 from kzoo.compress.rounds import Asked, narrowed_for, prepared, renumbered, shared_out, workplace
+from kzoo.compress.selection import shares_of
 from kzoo.compress.slimming import Slimming
 from kzoo.compress.tune import PHASE, Compressed, tune
 from kzoo.data.dataset import Dataset
@@ -136,7 +137,9 @@ def slim(
     whole = opened(model)
     kernels_of(whole, [""])  # they are finite
     found = channels(whole)
-    groups(found, include, exclude)
+    among = groups(found, include, exclude)
+    if ratio is not None:
+        shares_of(among, ratio)
     # No image that the model was trained on is taken for a test.
     options = {"seed": seed, "progress": progress, **notes.get("split", {}), **(data_options or {})}
     data = matching_data(
