@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-MACS, EPOCHS, RATE = 0.5, 8, 1e-3
+MACS, EPOCHS, RATE = 0.5, 4, 1e-3
 
 
 def main() -> None:
