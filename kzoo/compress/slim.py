@@ -109,9 +109,11 @@ def slim(
             then read in place of both.
         blocks: before, so many residual branches go, those that the outputs change least without.
         include: prefixes of the layers to narrow, by default all, and of those to ``exclude``.
-        phases, data_options, seed, output, force, progress: as for `kzoo.finetune`.
-        training: what else it takes; with ``teacher`` as `kzoo.distill`, which may be the model
-            itself. By default `kzoo.compress.tune` says for how long and at which rate.
+        training: what else `kzoo.finetune` takes; with ``teacher`` as `kzoo.distill`, which may be
+            the model itself.
+
+    ``phases``, ``data_options``, ``seed``, ``output``, ``force`` and ``progress`` are as for
+    `kzoo.finetune`; by default `kzoo.compress.tune` says for how long and at which rate.
 
     Raises:
         UsageError: an argument is wrong, a prefix fits no layer, the target cannot be met, or
