@@ -39,10 +39,10 @@ def doubled(model, noise: float = 0.0) -> int:
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet8", "ds_cnn", "lenet5",
+    ["resnet8",
      *(pytest.param(name, marks=pytest.mark.slow)
-       for name in ("shufflenet_v2_x0_5", "mobilenet_v3_small", "densenet121", "alexnet",
-                    "squeezenet1_1", "regnet_y_400mf", "inception_v3"))],
+       for name in ("ds_cnn", "lenet5", "shufflenet_v2_x0_5", "mobilenet_v3_small",
+                    "densenet121", "alexnet", "squeezenet1_1", "regnet_y_400mf", "inception_v3"))],
 )  # fmt: skip
 def test_an_equal_filter_is_joined_with_its_twin_and_no_logit_changes(name, network, difference):
     model = network(name)

@@ -15,9 +15,9 @@ from kzoo.errors import BadInputError, UsageError
 from kzoo.network.count import macs, parameters
 from kzoo.registry import list_models
 
-QUICK = ("resnet8", "ds_cnn")
-ALL_STAY = ("row_lstm", "row_rnn")
-"""A recurrent layer is unknown, and there is nothing else."""
+QUICK = ("resnet8",)
+ALL_STAY = {"row_lstm": r" \(LSTM\)", "row_rnn": r" \(SimpleRNN\)", "perceptron": "outputs"}
+"""A recurrent layer is unknown, and there is nothing else; or the outputs are all."""
 NAMES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
     for name in list_models()
@@ -54,12 +54,12 @@ def test_half_of_the_macs_of_any_network(name, network, unread, difference):
 
 @pytest.mark.parametrize("name", ALL_STAY)
 def test_a_network_with_nothing_to_remove_is_refused(name, network):
-    with pytest.raises(BadInputError, match=r"nothing of row_.* \((LSTM|SimpleRNN)\)"):
+    with pytest.raises(BadInputError, match=f"nothing of {name} can be removed.*{ALL_STAY[name]}"):
         groups(channels(network(name)))
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
-@pytest.mark.parametrize("target", [{"macs": 0.4}, {"params": 0.3}, {"params": 0.9}], ids=str)
+@pytest.mark.parametrize("target", [{"macs": 0.4}, {"params": 0.3}], ids=str)
 def test_the_largest_network_within_the_target(network, scope, target):
     found = channels(network("resnet8"))
     among = groups(found)
