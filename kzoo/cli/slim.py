@@ -39,9 +39,11 @@ SHOWN = 12
 @click.option(
     "--importance",
     type=click.Choice(["l1", "l2", "batch_norm", "taylor", "geometric_median", "random"]),
+    metavar="NAME",
     default="l2",
     show_default=True,
-    help="Which channels go first: those that have least of it.",
+    help="Which channels go first, those of least l1, l2, batch_norm, taylor, geometric_median, or "
+    "random.",
 )
 @click.option(
     "--scope",

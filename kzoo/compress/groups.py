@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +14,15 @@ from kzoo.errors import BadInputError
 from kzoo.network.graph import calls
 from kzoo.network.named import layers_named
 
-KERNEL = {"DepthwiseConv2D": "kernel", "SeparableConv2D": "pointwise_kernel"}
+if TYPE_CHECKING:
+    import keras
+
+NAMED = {
+    ("Conv2D", "kernel"): "kernel", ("Dense", "kernel"): "kernel",
+    ("SeparableConv2D", "pointwise_kernel"): "kernel", ("DepthwiseConv2D", "kernel"): "depthwise",
+    ("BatchNormalization", "gamma"): "scale",
+}  # fmt: skip
+"""What weights are to the channels that a layer gives."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +43,13 @@ class Part:
     """What a layer holds of each of its channels.
 
     Attributes:
-        kind: "kernel", "depthwise", "scale" (of BatchNormalization) or "other".
+        layer: its name.
+        kind: "kernel", "depthwise", "scale" (of BatchNormalization) or "other", biases for one.
         roots: of the channels, (c,).
         values: (c, d), what the layer holds of each.
     """
 
+    layer: str
     kind: str
     roots: np.ndarray
     values: np.ndarray
@@ -95,36 +106,26 @@ def _check_any(found: Channels, makers: Mapping[int, object]) -> None:
     )
 
 
-def parts(found: Channels, weights: Mapping[str, Sequence[np.ndarray]] | None = None) -> list[Part]:
-    """What every layer holds of its output channels: kernels, biases, scales, slopes.
+def parts(found: Channels, of: keras.Model | None = None) -> list[Part]:
+    """What every layer holds of each of its output channels: kernels, biases, scales, slopes.
 
-    Args:
-        found: of `kzoo.compress.channels.channels`.
-        weights: by the layer's name, in place of its own; layers without any have none.
+    With ``of`` the layers are those of that model that have the same names; others do not count.
     """
+    own = {layer.name: layer for layer in (of or found.model).layers}
     made, seen = [], set()
     for node in calls(found.model):
-        layer = node.operation
-        if layer in seen or not getattr(layer, "weights", ()):
+        kind, layer = type(node.operation).__name__, own.get(node.operation.name)
+        if layer is None or layer in seen:
             continue
         seen.add(layer)
-        kind, numbers = type(layer).__name__, found.of[id(node.outputs[0])]
-        roots = found.root[numbers].ravel()
-        for i, weight in enumerate(layer.weights):
-            if weights is not None and layer.name not in weights:
-                continue
-            if weights is not None and i >= len(weights[layer.name]):
-                continue
-            value = np.asarray(weight if weights is None else weights[layer.name][i])
-            if weight.name in ("kernel", "pointwise_kernel") and (kind in MAKERS or kind in KERNEL):
-                name = "depthwise" if kind == "DepthwiseConv2D" else "kernel"
-            elif kind == "BatchNormalization" and weight.name == "gamma":
-                name = "scale"
-            else:
-                name = "other"
-            if name == "other" and (not value.ndim or value.shape[-1] != len(roots)):
-                continue
-            made.append(Part(name, roots, value.reshape(-1, len(roots)).T))
+        roots = found.root[found.of[id(node.outputs[0])]].ravel()
+        for weight in layer.weights:
+            name = NAMED.get((kind, weight.name), "other")
+            value = np.asarray(weight)
+            if kind == "DepthwiseConv2D" and name == "depthwise":
+                value = value.reshape(-1, len(roots))
+            if value.ndim and value.shape[-1] == len(roots):
+                made.append(Part(layer.name, name, roots, value.reshape(-1, len(roots)).T))
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     import keras
 
 
-def narrowed(found: Channels, keep: np.ndarray) -> keras.Model:
+def narrowed(
+    found: Channels, keep: np.ndarray, weights: Mapping[object, Sequence[np.ndarray]] | None = None
+) -> keras.Model:
     """The model without the channels that do not stay.
 
     What it computes is what the whole model does where nothing reads the others.
@@ -24,8 +27,9 @@ def narrowed(found: Channels, keep: np.ndarray) -> keras.Model:
     Args:
         found: of `kzoo.compress.channels.channels`.
         keep: bool, by root.
+        weights: of layers that take these, whole, in place of their own.
     """
-    copied = set()
+    copied, given = set(), weights or {}
 
     def visit(call: Call):
         layer = call.node.operation
@@ -35,9 +39,8 @@ def narrowed(found: Channels, keep: np.ndarray) -> keras.Model:
             return call.repeat()
         copied.add(layer)
         indices = _left(layer, before, after)
-        weights = [
-            value[np.ix_(*index)] for value, index in zip(layer.get_weights(), indices, strict=True)
-        ]
+        whole = given.get(layer) or layer.get_weights()
+        weights = [value[np.ix_(*index)] for value, index in zip(whole, indices, strict=True)]
         return call.repeat(weights or None, **_config(call.node, before[0], after[0]))
 
     return replay(found.model, visit)

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kzoo.compress.channels import Channels, channels
 from kzoo.compress.groups import groups
 from kzoo.compress.kernels import kernels_of
-from kzoo.compress.narrow import narrowed
-from kzoo.compress.slimming import Slimming, Whole, remaining
+from kzoo.compress.rounds import Asked, narrowed_for, prepared, renumbered, shared_out, workplace
+from kzoo.compress.selection import shares_of
+from kzoo.compress.slimming import Slimming
 from kzoo.compress.tune import PHASE, Compressed, tune
 from kzoo.data.dataset import Dataset
 from kzoo.environment import environment
 from kzoo.errors import UsageError
-from kzoo.files import digest, disk_errors, new_output, read_json, write_json
-from kzoo.learn.checkpoint import drop_checkpoints
+from kzoo.files import new_output, read_json, write_json
 from kzoo.learn.inputs import matching_data
 from kzoo.learn.loop import evaluate
 from kzoo.learn.phase import Phase, as_phase
 from kzoo.learn.training import weights_digest
-from kzoo.network.count import macs as macs_of
-from kzoo.network.count import parameters
-from kzoo.network.model_file import keras_name, load_model, opened, read_notes, save_model
+from kzoo.network.model_file import keras_name, opened, read_notes
 from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -114,9 +109,11 @@ def slim(
             then read in place of both.
         blocks: before, so many residual branches go, those that the outputs change least without.
         include: prefixes of the layers to narrow, by default all, and of those to ``exclude``.
-        phases, data_options, seed, output, force, progress: as for `kzoo.finetune`.
-        training: what else it takes; with ``teacher`` as `kzoo.distill`, which may be the model
-            itself. By default `kzoo.compress.tune` says for how long and at which rate.
+        training: what else `kzoo.finetune` takes; with ``teacher`` as `kzoo.distill`, which may be
+            the model itself.
+
+    ``phases``, ``data_options``, ``seed``, ``output``, ``force`` and ``progress`` are as for
+    `kzoo.finetune`; by default `kzoo.compress.tune` says for how long and at which rate.
 
     Raises:
         UsageError: an argument is wrong, a prefix fits no layer, the target cannot be met, or
@@ -137,12 +134,14 @@ def slim(
         )
     if output is not None:
         output = new_output(keras_name(output), force=force)
-    shared = _shared_out([as_phase(phase) for phase in phases], rounds)
+    shared = shared_out([as_phase(phase) for phase in phases], rounds)
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
     whole = opened(model)
     kernels_of(whole, [""])  # they are finite
     found = channels(whole)
-    groups(found, include, exclude)
+    among = groups(found, include, exclude)
+    if ratio is not None:
+        shares_of(among, ratio)
     # No image that the model was trained on is taken for a test.
     options = {"seed": seed, "progress": progress, **notes.get("split", {}), **(data_options or {})}
     data = matching_data(
@@ -156,11 +155,12 @@ def slim(
     judged = evaluate(whole, data, progress=progress)
     rows: list[dict] = []
     history: list[dict] = []
-    with _workplace(output, recipe) as folder:
-        began = _prepared(folder, found.model, slimming, cost, data, notes)
+    with workplace(output, recipe) as folder:
+        asked = Asked(slimming, cost, data, seed, notes, progress)
+        began = prepared(folder, found.model, asked)
         for i in range(1, rounds + 1):
             last = i == rounds
-            start, row = _narrowed(folder, i, slimming, began, cost, data, seed, notes)
+            start, row = narrowed_for(folder, i, began, asked)
             trained = folder / f"{i}_trained.json"
             if not trained.exists():
                 tuned = tune(
@@ -180,7 +180,7 @@ def slim(
             else:
                 told = read_json(trained)
             rows.append(row | {name: told[name] for name in ("before", "evaluation")})
-            history += _renumbered(told["history"], history)
+            history += renumbered(told["history"], history)
     final = replace(
         tuned.training, history=history, recipe=tuned.training.recipe | {"slimming": recipe}
     )
@@ -191,68 +191,6 @@ def slim(
         blocks=began["blocks"],
         rounds=rows,
     )
-
-
-def _prepared(
-    folder: Path,
-    model: keras.Model,
-    slimming: Slimming,
-    cost: Callable | None,
-    data: Dataset,
-    notes: Mapping[str, object],
-) -> dict:
-    """Keeps what the rounds begin with, 0.keras, and tells what was removed for it."""
-    if (folder / "0.json").exists():
-        return read_json(folder / "0.json")
-    told = {"duplicates": 0, "blocks": [], "cost": cost and cost(model)}
-    told |= {"params": parameters(model)[1], "macs": macs_of(model)}
-    save_model(model, folder / "0.keras", notes=notes, force=True)
-    write_json(folder / "0.json", told)
-    return told
-
-
-def _narrowed(
-    folder: Path,
-    i: int,
-    slimming: Slimming,
-    began: Mapping[str, object],
-    cost: Callable | None,
-    data: Dataset,
-    seed: int,
-    notes: Mapping[str, object],
-) -> tuple[Path, dict]:
-    """Keeps what is trained in round ``i``; gives its file and its counts."""
-    start, told = folder / f"{i}.keras", folder / f"{i}.json"
-    if not told.exists():
-        first = channels(load_model(folder / "0.keras"))
-        found = channels(load_model(folder / f"{i - 1}_trained.keras")) if i > 1 else first
-        among = groups(first, slimming.include, slimming.exclude)
-        whole = Whole(
-            *(began[name] for name in ("params", "macs", "cost")),
-            {group.layers: len(group.roots) for group in among},
-        )
-        part = i / slimming.rounds
-        keep = remaining(found, slimming, whole, part, data, seed + i, cost)
-        small = narrowed(found, keep)
-        save_model(small, start, notes=notes, force=True)
-        write_json(told, {"params": parameters(small)[1], "macs": macs_of(small)})
-    return start, read_json(told)
-
-
-def _shared_out(phases: Sequence[Phase], rounds: int) -> list[list[Phase]]:
-    """The phases of each round, with its part of their epochs."""
-    found = []
-    for i in range(rounds):
-        epochs = [(i + 1) * p.epochs // rounds - i * p.epochs // rounds for p in phases]
-        found.append(
-            [replace(p, epochs=count) for p, count in zip(phases, epochs, strict=True) if count]
-        )
-    if phases and not all(found):
-        raise UsageError(
-            f"{rounds} rounds need at least as many epochs in a phase; "
-            f"{max(p.epochs for p in phases)} was given"
-        )
-    return found
 
 
 def _recipe(
@@ -276,26 +214,6 @@ def _recipe(
         "training": {name: str(value) for name, value in sorted(others.items())},
         "computed_by": {name: environment()[name] for name in ("backend", "packages")},
     }
-
-
-@contextlib.contextmanager
-def _workplace(output: Path | None, recipe: dict) -> Iterator[Path]:
-    """A folder for what stands between the rounds: beside the output, and gone when it is done."""
-    if output is None:
-        with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
-            yield Path(folder)
-        return
-    folder = output.with_name(f"{output.name}.rounds") / digest(recipe)[:16]
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    drop_checkpoints(folder)
-
-
-def _renumbered(rows: Sequence[dict], before: Sequence[dict]) -> list[dict]:
-    """Epochs and phases of a round as those behind the rounds before it."""
-    phases, epochs = (before[-1][key] if before else 0 for key in ("phase", "epoch"))
-    return [row | {"phase": row["phase"] + phases, "epoch": row["epoch"] + epochs} for row in rows]
 
 
 def _left(found: Channels, model: keras.Model) -> list[dict]:

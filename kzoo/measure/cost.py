@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kzoo.data.dataset import Dataset
 from kzoo.errors import UsageError, one_of
@@ -18,9 +17,6 @@ from kzoo.measure.runtimes import choose_runtime
 from kzoo.measure.statistics import median
 from kzoo.measure.targets import host
 from kzoo.progress import Progress, silent
-
-if TYPE_CHECKING:
-    import keras
 
 KINDS = ("float32", "int8")
 
@@ -68,14 +64,14 @@ def cost(
 
 
 def latency_share(
-    model: keras.Model | str | os.PathLike,
+    model: object,
     data: Dataset | str | os.PathLike | None = None,
     *,
     kind: str = "int8",
     pairs: int = 3,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
-) -> Callable[[keras.Model | str | os.PathLike], float]:
+) -> Callable[[object], float]:
     """Makes a function that measures the latency of a network as a share of this model's.
 
     Each call exports the network and measures both files in turns, on one thread of this machine,
@@ -83,7 +79,8 @@ def latency_share(
     returns the median of the shares of their medians.
 
     Args:
-        model: what latencies are a share of, or its file.
+        model: what latencies are a share of, a functional Keras model or its file, as what the
+            function takes.
         data: what int8 is calibrated on.
         kind: of the exports, "float32" or "int8".
         pairs: measurements of both.
@@ -108,7 +105,7 @@ def latency_share(
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
         whole = exported(model, Path(folder, "whole.tflite")).read_bytes()
 
-    def share(network: keras.Model | str | os.PathLike) -> float:
+    def share(network: object) -> float:
         found = []
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
             files = Path(folder, "whole.tflite"), exported(network, Path(folder, "own.tflite"))

@@ -32,6 +32,11 @@ DIFFERENCES = {
     "explain": ({"output", "force", "weights", "offline"}, {"classes", "crop"}),
     "prune": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
     "cluster": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
+    # The command measures the cost.
+    "slim": (
+        OF_DATA | OF_A_PHASE | {"latency_of"},
+        {"data_options", "engine", "cost", *OF_FINETUNE_ALONE},
+    ),
     "quantize": (OF_DATA, {"data_options"}),
     "evaluate": (OF_DATA | {"output", "force"}, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
@@ -70,8 +75,9 @@ def test_defaults_are_the_functions_defaults(name):
     known = parameters(name)
     if "data_options" in known:
         known |= {key: value for key, value in parameters("data").items() if key in OF_DATA}
-    if name in ("finetune", "distill", "prune", "cluster"):
-        usual = tuning_phases()[0] if name in ("prune", "cluster") else Phase()
+    compressing = name in ("prune", "cluster", "slim")
+    if name in ("finetune", "distill") or compressing:
+        usual = tuning_phases()[0] if compressing else Phase()
         known |= {
             key: parameter.replace(default=getattr(usual, key))
             for key, parameter in inspect.signature(Phase).parameters.items()
@@ -90,6 +96,7 @@ def test_defaults_are_the_functions_defaults(name):
             "augment",
             "losses",
             "sparsity",
+            "ratio",
         ):  # () stands for the function's own
             assert not given
         elif option.name in OF_A_PHASE:  # pretrained weights have other ones, as is told

@@ -5,6 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import kzoo
+from kzoo.learn.finetune import finetune
+from kzoo.network.graph import calls
+from kzoo.registry import entry
+
+SMALLEST = {"inception_v2": 75, "inception_v3": 75, "inception_resnet_v2": 75, "xception": 71}
+
 
 def outputs(model, count: int = 3) -> list[np.ndarray]:
     """What a model gives on random pixels, one array per output."""
@@ -46,3 +53,62 @@ def shaken():
         return model
 
     return shake
+
+
+@pytest.fixture(scope="session")
+def unread():
+    """unread(found, keep): the whole network, with zeros wherever a kernel reads what goes."""
+
+    def without(found, keep):
+        """The whole network, with zeros in every kernel where it would read what does not stay."""
+        import keras
+
+        model = keras.models.clone_model(found.model)
+        model.set_weights(found.model.get_weights())
+        for node in calls(found.model):
+            layer = node.operation
+            if type(layer).__name__ not in ("Conv2D", "Dense", "SeparableConv2D"):
+                continue
+            (came, *_), _ = found.masks(keep, node)
+            gone = ~came.ravel()[: came.size // getattr(layer, "groups", 1)]
+            weights = layer.get_weights()
+            axis = 2 if type(layer).__name__ == "SeparableConv2D" else weights[0].ndim - 2
+            np.moveaxis(weights[0], axis, 0)[gone] = 0
+            model.get_layer(layer.name).set_weights(weights)
+        return model
+
+    return without
+
+
+@pytest.fixture
+def network(shaken):
+    """A registered network at a small size, where nothing is close to zero."""
+
+    def make(name: str):
+        own = entry(name).size
+        small = isinstance(own, tuple) or own <= 64
+        size = None if small else SMALLEST.get(name, 64)
+        model = shaken(kzoo.build(name, size=size, classes=7, seed=0))
+        for layer in model.layers:
+            if "scale" in layer.name and layer.weights:  # begins at 1e-6 and hides its branch
+                layer.set_weights([np.ones_like(weight) for weight in layer.get_weights()])
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small(few_digits, tmp_path_factory):
+    """A trained network without BatchNorm, whose training is deterministic, as a file."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    image = keras.Input((16, 16, 1))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocess")(image)
+    for i, width in enumerate((12, 24), start=1):
+        x = keras.layers.Conv2D(width, 3, 2, activation="relu", name=f"stage{i}_1_conv")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+    model = keras.Model(image, keras.layers.Dense(10, name="head")(x), name="small")
+    path = tmp_path_factory.mktemp("small") / "small.keras"
+    finetune(model, few_digits, phases=[{"epochs": 3, "learning_rate": 0.01}], output=path)
+    return path

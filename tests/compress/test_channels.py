@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import kzoo
 from kzoo.compress.channels import channels, reshaped
 from kzoo.compress.narrow import narrowed, narrowed_counts
 from kzoo.network.count import macs, parameters
-from kzoo.network.graph import calls
 from kzoo.network.model_file import load_model, save_model
-from kzoo.registry import entry, list_models
+from kzoo.registry import list_models
 
-SMALLEST = {"inception_v2": 75, "inception_v3": 75, "inception_resnet_v2": 75, "xception": 71}
 QUICK = (
     "lenet_300_100", "resnet8", "ds_cnn", "squeezenet1_1", "shufflenet_v2_x0_5", "alexnet",
 )  # fmt: skip
@@ -37,45 +34,9 @@ def some(found, seed: int = 0, share: float = 0.4) -> np.ndarray:
     return keep
 
 
-def unread(found, keep):
-    """The whole network, with zeros in every kernel where it would read what does not stay."""
-    import keras
-
-    model = keras.models.clone_model(found.model)
-    model.set_weights(found.model.get_weights())
-    for node in calls(found.model):
-        layer = node.operation
-        if type(layer).__name__ not in ("Conv2D", "Dense", "SeparableConv2D"):
-            continue
-        (came, *_), _ = found.masks(keep, node)
-        gone = ~came.ravel()[: came.size // getattr(layer, "groups", 1)]
-        weights = layer.get_weights()
-        axis = 2 if type(layer).__name__ == "SeparableConv2D" else weights[0].ndim - 2
-        np.moveaxis(weights[0], axis, 0)[gone] = 0
-        model.get_layer(layer.name).set_weights(weights)
-    return model
-
-
-@pytest.fixture
-def network(shaken):
-    """A registered network at a small size, where nothing is close to zero."""
-
-    def make(name: str):
-        own = entry(name).size
-        small = isinstance(own, tuple) or own <= 64
-        size = None if small else SMALLEST.get(name, 64)
-        model = shaken(kzoo.build(name, size=size, classes=7, seed=0))
-        for layer in model.layers:
-            if "scale" in layer.name and layer.weights:  # begins at 1e-6 and hides its branch
-                layer.set_weights([np.ones_like(weight) for weight in layer.get_weights()])
-        return model
-
-    return make
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_left_computes_what_the_whole_does_without_reading_the_rest(
-    name, network, difference
+    name, network, unread, difference
 ):
     model = network(name)
     found = channels(model)
@@ -185,7 +146,7 @@ def own_layer(x):
         (separable, 16), (nested, 20), (own_layer, 0),
     ],
 )  # fmt: skip
-def test_what_must_go_together_does(body, together, difference):
+def test_what_must_go_together_does(body, together, unread, difference):
     import keras
 
     keras.utils.set_random_seed(3)

@@ -16,23 +16,6 @@ from kzoo.network.model_file import load_model
 PHASES = [{"epochs": 2, "learning_rate": 3e-3, "batch_norm": "recalibrate"}]
 
 
-@pytest.fixture(scope="module")
-def small(few_digits, tmp_path_factory):
-    """A trained network without BatchNorm, whose training is deterministic, as a file."""
-    import keras
-
-    keras.utils.set_random_seed(1)
-    image = keras.Input((16, 16, 1))
-    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocess")(image)
-    for i, width in enumerate((12, 24), start=1):
-        x = keras.layers.Conv2D(width, 3, 2, activation="relu", name=f"stage{i}_1_conv")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
-    model = keras.Model(image, keras.layers.Dense(10, name="head")(x), name="small")
-    path = tmp_path_factory.mktemp("small") / "small.keras"
-    finetune(model, few_digits, phases=[{"epochs": 3, "learning_rate": 0.01}], output=path)
-    return path
-
-
 def zeros(model) -> dict[str, int]:
     return {
         layer.name: int((np.array(layer.kernel) == 0).sum())
