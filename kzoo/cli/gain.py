@@ -101,6 +101,7 @@ def gained(
     keep_record(verb, output, record)
     header = ("", "accuracy", "log-loss", "parameters", "MACs", "float", "gzip", "int8", "gzip",
               "p50 float", "p50 int8")  # fmt: skip
+    rounded = "" if verb == "qat" else ", before int8"
     judged = {"before": record["before"], "after": record["evaluation"]}
     rows = [_row(name, judged[name], record["gain"][name]) for name in networks]
     coded, plain = record["coded_bytes"], 4 * record["gain"]["after"]["params"]
@@ -109,7 +110,7 @@ def gained(
             *told,
             ("Huffman", f"{byte_size(coded)}, {plain / coded:.1f} times less than float32"),
             ("note", note),
-            ("judged on", f"{record['evaluation']['split']} images, before int8"),
+            ("judged on", f"{record['evaluation']['split']} images{rounded}"),
             ("p50", missing or "one thread, on this machine"),
             ("written", f"{output}, {output}.json, {output}.png"),
         ]

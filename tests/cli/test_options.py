@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 import kzoo
 from kzoo.cli import cli
-from kzoo.compress.tune import tuning_phases
+from kzoo.compress.qat import ROUNDED_PHASE
+from kzoo.compress.tune import PHASE
 from kzoo.learn.phase import Phase
 
 HERE_ALONE = {"as_json"}
@@ -32,6 +33,7 @@ DIFFERENCES = {
     "explain": ({"output", "force", "weights", "offline"}, {"classes", "crop"}),
     "prune": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
     "cluster": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
+    "qat": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
     # The command measures the cost.
     "slim": (
         OF_DATA | OF_A_PHASE | {"latency_of"},
@@ -75,9 +77,10 @@ def test_defaults_are_the_functions_defaults(name):
     known = parameters(name)
     if "data_options" in known:
         known |= {key: value for key, value in parameters("data").items() if key in OF_DATA}
-    compressing = name in ("prune", "cluster", "slim")
+    compressing = name in ("prune", "cluster", "slim", "qat")
     if name in ("finetune", "distill") or compressing:
-        usual = tuning_phases()[0] if compressing else Phase()
+        usual = PHASE if compressing else Phase()
+        usual = ROUNDED_PHASE if name == "qat" else usual
         known |= {
             key: parameter.replace(default=getattr(usual, key))
             for key, parameter in inspect.signature(Phase).parameters.items()
