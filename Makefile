@@ -34,6 +34,7 @@ bench: .venv/kzoo
 	$(BIN)/python tools/bench/build.py
 	$(BIN)/python tools/bench/features.py
 	$(BIN)/python tools/bench/classifier.py
+	$(BIN)/python tools/bench/step.py
 
 # docs/zoo.md: hours, on a machine that does nothing else; stopped at any time, it goes on later.
 zoo: .venv/kzoo
