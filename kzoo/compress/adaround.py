@@ -21,9 +21,9 @@ ROWS, VALUES = 4096, 1 << 24
 """Places in the images' feature maps that a layer's error is measured at, and the values that they
 are computed from, at most."""
 ROWS_AT_ONCE = 128
-REACH = 5.0
+REACH = 10.0
 """The steps times Adam's rate: how far a choice can go, whatever the steps, before the sigmoid."""
-STRENGTH = 0.1
+STRENGTH = 20.0
 """Of the regularizer's mean, where the error of nearest rounding is 1."""
 WARM_UP, SHARPNESS = 0.2, (20.0, 2.0)
 """The share of steps without the regularizer, and its exponent from then to the end."""

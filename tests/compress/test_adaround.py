@@ -98,7 +98,7 @@ def test_a_layer_errs_no_more_than_with_the_nearest(network, images, learned):
         ).mean()
         for model in (baked(network, 4), learned)
     )
-    assert found < near
+    assert found <= near * (1 + 1e-6)
     # And so the whole: what it is for.
     float_, near, found = (
         model.predict(images, verbose=0) for model in (network, baked(network, 4), learned)
