@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kzoo.compress.cluster import cluster
     from kzoo.compress.prune import prune
     from kzoo.compress.reparameterize import reparameterize
+    from kzoo.compress.sensitivity import sensitivity
     from kzoo.data.load import load_data
     from kzoo.learn.distill import distill
     from kzoo.learn.explain import explain
@@ -40,6 +41,7 @@ _API = {
     "prune": "kzoo.compress.prune",
     "cluster": "kzoo.compress.cluster",
     "reparameterize": "kzoo.compress.reparameterize",
+    "sensitivity": "kzoo.compress.sensitivity",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
     "check": "kzoo.lite.check",
@@ -69,6 +71,7 @@ __all__ = [
     "quantize",
     "reparameterize",
     "run",
+    "sensitivity",
     "stage_features",
 ]
 

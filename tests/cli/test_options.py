@@ -33,6 +33,7 @@ DIFFERENCES = {
     "prune": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
     "cluster": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
     "quantize": (OF_DATA, {"data_options"}),
+    "sensitivity": (OF_DATA | {"output", "force"}, {"data_options"}),
     "evaluate": (OF_DATA | {"output", "force"}, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
     "profile": (set(), set()),
