@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def correct_bias(
-    model: keras.Model, images: np.ndarray, *, bits: int = 8, progress: Progress = silent
+    model: keras.Model,
+    images: np.ndarray,
+    *,
+    against: keras.Model | None = None,
+    bits: int = 8,
+    progress: Progress = silent,
 ) -> keras.Model:
     """Corrects every layer's bias for the rounding that its kernel will get.
 
@@ -27,6 +32,8 @@ def correct_bias(
     Args:
         model: functional, pixels (n, h, w, c) in [0, 255] -> anything; it stays as it is.
         images: uint8 or float32 (n, h, w, c), as it was trained on.
+        against: the same network before its kernels were rounded, where those of ``model`` already
+            are, as after `adaround`; by default ``model`` itself.
         bits: of the grid that the kernels are rounded to when they are exported.
         progress: called after every layer.
 
@@ -38,7 +45,9 @@ def correct_bias(
     """
     model = apart(model)
     nodes = linear_calls(model)
-    wanted = _means(model, nodes, images)
+    whole = model if against is None else apart(against)
+    means = _means(whole, linear_calls(whole), images)
+    wanted = dict(zip(nodes, means.values(), strict=True))
     kernels, done = {}, 0
     for node, tensors in walk(model, images):
         if node not in nodes:

@@ -98,11 +98,12 @@ def _prepare(path, ready: Path, images, asked: Mapping[str, bool], seed: int, pr
     if asked["equalize"]:
         told["equalize"] = {"held by": dict(Counter(held_channels(model).values()))}
         model = equalize(model)
+    whole = model
     if asked["adaround"]:
         told["adaround"] = {"images": len(images)}
         model = adaround(model, images, seed=seed, progress=progress)
     if asked["correct_bias"]:
         told["correct_bias"] = {"images": len(images)}
-        model = correct_bias(model, images, progress=progress)
+        model = correct_bias(model, images, against=whole, progress=progress)
     save_model(model, ready, notes=read_notes(path))
     return told

@@ -17,13 +17,12 @@ LEAST = 1e-4
 
 
 def worst(record: Mapping, count: int) -> list[tuple[str, str, Mapping]]:
-    """The layers that lose most, (kind, layer, point): of each sweep by its mildest setting where
-    the layers differ most, the most divergent first."""
+    """The layers that lose most, (kind, layer, point), by the middle setting of each sweep."""
     found = []
     for kind in KINDS:
         rows = [row for row in record["layers"] if row.get(kind)]
         for row in rows:
-            # The middle of a sweep tells layers apart: its ends spare or break them all.
+            # Its ends spare or break them all.
             point = row[kind][len(row[kind]) // 2]
             found.append((kind, row["layer"], point))
     return sorted(found, key=lambda each: -each[2]["divergence"])[:count]
@@ -93,14 +92,15 @@ def sensitivity_plot(record: Mapping, path: str | os.PathLike, title: str = "") 
         bar.ax.tick_params(length=0, which="both")
         bar.set_label("divergence (nats)")
         figure.supxlabel(
-            "numbers: points of accuracy lost, from 1 on; bold: the five layers that lose most",
+            "numbers: points of accuracy lost, from 1 on; bold: the layers that lose most",
             fontsize=8, color=FAINT, x=0.012, ha="left",
         )  # fmt: skip
 
 
 def _mark_worst(record: Mapping, axes, rows) -> None:
     """Sets the names of the layers that lose most in bold, whatever by."""
-    names = list(dict.fromkeys(layer for _, layer, _ in worst(record, 3 * len(rows))))[:5]
+    names = list(dict.fromkeys(layer for _, layer, _ in worst(record, 3 * len(rows))))
+    names = names[: max(1, min(5, len(rows) // 4))]
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         if row["layer"] in names:
             label.set(fontweight="bold", color=INK)

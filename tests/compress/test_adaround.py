@@ -144,6 +144,18 @@ def test_bias_correction_leaves_no_mean_error(network, images, bits):
         assert np.array_equal(*(n.operation.get_weights()[0] for n in (one, other)))
 
 
+def test_biases_of_kernels_that_are_rounded_already_are_corrected_too(network, images, learned):
+    wanted = layer_outputs(apart(network), images)
+    corrected = correct_bias(learned, images, against=network, bits=4)
+    means = [
+        [np.abs((found[name] - wanted[name]).mean((0, 1, 2))).max() for name in ("stem", "sep")]
+        for found in (layer_outputs(model, images) for model in (learned, corrected))
+    ]
+    assert all(after < 1e-4 < before for before, after in zip(*means, strict=True))
+    for one, other in zip(linear_calls(learned), linear_calls(corrected), strict=True):
+        assert np.array_equal(*(n.operation.get_weights()[0] for n in (one, other)))
+
+
 def test_baked_kernels_are_exported_bit_by_bit(network, images, tmp_path):
     from kzoo.lite import flatbuffer
     from kzoo.lite.convert import write_lite
