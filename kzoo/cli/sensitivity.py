@@ -111,7 +111,7 @@ def command(model, data, output, force, as_json, **options) -> None:
     with bar() as progress:
         record = sensitivity(model, data, progress=progress, **options).to_dict()
     keep_record("sensitivity", str(output).removesuffix(".json"), record)
-    sensitivity_plot(record, picture, f"{model}: what each layer bears")
+    sensitivity_plot(record, picture, f"{Path(model).name}: what each layer bears")
     show(record, _text(record, model, data, output, picture), as_json)
 
 

@@ -170,6 +170,9 @@ class _Sweep:
         left = dict(self.kernels)
         for node, tensors in walk(self.model, self.images):
             if node is None or node.operation not in left:
+                if node is not None:  # what was written before is read before, from the cache
+                    for tensor in node.outputs:
+                        seen[self.found.root[self.found.of[id(tensor)]]] = True
                 continue
             rest = self.rest([places[key] for key in tensors])
             given = [*tensors.values()]

@@ -101,6 +101,9 @@ def test_channels_that_are_removed_are_those_of_a_narrower_network(network, swep
     # d, a, b and the layer called twice go together, and are told of the first.
     told = {row["layer"] for row in swept.layers if row["channels"]}
     assert told == {"a", "c"}
+    # Also where the first is left out: those who read it were computed before.
+    part = kzoo.sensitivity(network, few_digits, of=["channels"], images=8, include=["c", "d"])
+    assert [bool(row["channels"]) for row in part.layers] == [True, False]
 
 
 def _calls(model) -> list:
