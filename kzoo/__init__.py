@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kzoo.compress.prune import prune
     from kzoo.compress.qat import qat
     from kzoo.compress.reparameterize import reparameterize
+    from kzoo.compress.sensitivity import sensitivity
     from kzoo.compress.slim import slim
     from kzoo.data.load import load_data
     from kzoo.learn.distill import distill
@@ -44,6 +45,7 @@ _API = {
     "slim": "kzoo.compress.slim",
     "qat": "kzoo.compress.qat",
     "reparameterize": "kzoo.compress.reparameterize",
+    "sensitivity": "kzoo.compress.sensitivity",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
     "check": "kzoo.lite.check",
@@ -74,6 +76,7 @@ __all__ = [
     "quantize",
     "reparameterize",
     "run",
+    "sensitivity",
     "slim",
     "stage_features",
 ]

@@ -94,6 +94,8 @@ def translate(folder: str) -> None:
 
     from kzoo.lite.translate import freeze
 
+    import kzoo.compress.fake_quant  # noqa: F401, a network in training may have its layers
+
     net = keras.saving.load_model(f"{folder}/model.keras", compile=False, safe_mode=True)
     compared = np.load(f"{folder}/compared.npy")
     frozen = freeze(net, cast=True, batch=BATCH)

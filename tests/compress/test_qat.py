@@ -106,10 +106,13 @@ def test_the_lite_file_computes_what_was_trained(ranges, aware, few_digits, tmp_
     made = kzoo.quantize(output, lite, calibrate=few_digits, head="logits")
     assert not made.contents.float_islands
     wanted, got, step = both(output, lite, few_digits)
-    # Ties of the average pooling are broken elsewhere; without it all is equal, see below.
-    assert np.abs(got - wanted).max() < 3.5 * step
+    # LeakyReLU breaks ties elsewhere; without it all is equal, see below.
+    assert np.abs(got - wanted).max() < 2.5 * step
     assert np.abs(softmax(got) - softmax(wanted)).mean() <= 0.002
-    assert (got.argmax(1) == wanted.argmax(1)).mean() >= 0.99
+    best = np.sort(wanted)[:, -2:]
+    sure = best[:, 1] - best[:, 0] > 1.5 * step  # two classes of one int8 logit are equal there
+    assert sure.mean() > 0.8
+    assert (got.argmax(1) == wanted.argmax(1))[sure].all()
     # Its own figures are those of the rounding network, and it is what kzoo judges.
     judged = kzoo.evaluate(output, few_digits).evaluation
     assert judged.accuracy == found.training.evaluation.accuracy
