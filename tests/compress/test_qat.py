@@ -287,6 +287,7 @@ def test_a_stopped_training_resumes_with_its_ranges_and_its_lite_file_is_equal(
     assert (np.abs(got - wanted) < 0.01 * step).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_a_teacher_teaches_a_rounding_network(tiny, few_digits):
     found = kzoo.qat(tiny(), few_digits, teacher=tiny("softmax"), phases=SHORT)
     assert found.training.teacher is not None
