@@ -152,6 +152,10 @@ def extracted(
     def compute(missing: list[str]) -> Iterator[list[np.ndarray]]:
         outputs = [part.outputs[names.index(name)] for name in missing]
         asked = keras.Model(part.inputs[0], outputs, name=part.name)
+        # XLA's maximum of NaN and 0 is 0: behind a ReLU nothing would show.
+        for weight in asked.weights:
+            if not np.isfinite(np.asarray(weight, np.float32)).all():
+                raise BadInputError(f"{part.name} has NaN or infinity in its weights {weight.path}")
         done = 0
         with contextlib.closing(engine.run(asked, images)) as batches:
             for batch in batches:
