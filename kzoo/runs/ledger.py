@@ -25,6 +25,7 @@ ROOMS = {
     "fewshot": ("learn",),
     "finetune": ("learn",),
     "distill": ("learn",),
+    "compress": ("compress", "learn"),
     "convert": ("lite",),
     "quantize": ("lite",),
     "check": ("lite",),
