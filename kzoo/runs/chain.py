@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    field_serializer,
     field_validator,
     model_serializer,
     model_validator,
@@ -244,6 +245,10 @@ class CompressConfig(_Section):
         if self.teacher != "none":
             changes |= {name: getattr(self, name) for name in LESSONS}
         return changes | {"phases": tuning_phases(own, link.phase)}
+
+    @field_serializer("train")
+    def _given(self, train: TuneConfig) -> dict:
+        return train.changes()
 
     @model_validator(mode="after")
     def _in_order(self) -> CompressConfig:

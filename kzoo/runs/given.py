@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +11,8 @@ from kzoo.data.load import load_data
 from kzoo.errors import BadInputError, UsageError
 from kzoo.files import existing, write_bytes
 from kzoo.learn.inputs import matching_classes
-from kzoo.network.count import macs, parameters
+from kzoo.network.count import counted
 from kzoo.network.model_file import load_model, read_notes, save_model
-
-if TYPE_CHECKING:
-    import keras
 
 
 def take_over(source: str, file: Path) -> dict:
@@ -31,20 +27,6 @@ def take_over(source: str, file: Path) -> dict:
     else:
         save_model(model, file, force=True)
     return counted(model)
-
-
-def counted(model: keras.Model) -> dict:
-    """What a network is in numbers, as JSON values."""
-    trainable, total = parameters(model)
-    height, width, channels = model.inputs[0].shape[1:]
-    return {
-        "params": trainable,
-        "total_params": total,
-        "macs": macs(model),
-        "classes": model.outputs[0].shape[-1],
-        "size": [height, width],
-        "channels": channels,
-    }
 
 
 def check_given(source: str, data: Dataset, what: str) -> None:

@@ -13,10 +13,10 @@ from kzoo.data.dataset import Dataset
 from kzoo.files import existing, sha256
 from kzoo.learn.features import Engine
 from kzoo.measure.cost import latency_share
+from kzoo.network.count import counted
 from kzoo.network.model_file import load_model
 from kzoo.progress import Progress
 from kzoo.runs.chain import CompressConfig, Link
-from kzoo.runs.given import counted
 
 VERBS = {"slim": slim, "prune": prune, "cluster": cluster, "qat": qat}
 
