@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kzoo.measure.profile import profile
     from kzoo.network.features import stage_features
     from kzoo.registry import list_models
+    from kzoo.runs.recipe import recipe
     from kzoo.runs.run import run
     from kzoo.zoo.build import build
 
@@ -52,6 +53,7 @@ _API = {
     "explain": "kzoo.learn.explain",
     "profile": "kzoo.measure.profile",
     "run": "kzoo.runs.run",
+    "recipe": "kzoo.runs.recipe",
     "stage_features": "kzoo.network.features",
 }
 
@@ -72,6 +74,7 @@ __all__ = [
     "prune",
     "qat",
     "quantize",
+    "recipe",
     "reparameterize",
     "run",
     "slim",
