@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kzoo.compress.prune import prune
     from kzoo.compress.qat import qat
     from kzoo.compress.reparameterize import reparameterize
+    from kzoo.compress.sensitivity import sensitivity
     from kzoo.compress.slim import slim
     from kzoo.data.load import load_data
     from kzoo.learn.distill import distill
@@ -45,6 +46,7 @@ _API = {
     "slim": "kzoo.compress.slim",
     "qat": "kzoo.compress.qat",
     "reparameterize": "kzoo.compress.reparameterize",
+    "sensitivity": "kzoo.compress.sensitivity",
     "convert": "kzoo.lite.convert",
     "quantize": "kzoo.lite.quantize",
     "check": "kzoo.lite.check",
@@ -77,6 +79,7 @@ __all__ = [
     "recipe",
     "reparameterize",
     "run",
+    "sensitivity",
     "slim",
     "stage_features",
 ]

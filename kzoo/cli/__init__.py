@@ -23,6 +23,7 @@ COMMANDS = {
     "finetune": "Train a model on images.",
     "fewshot": "Train classifiers on few images per class, on the features of a network.",
     "distill": "Train a small model on what a large one knows.",
+    "sensitivity": "What each layer bears: zeros, few bits, fewer channels.",
     "prune": "Set most weights of a model to zero while the others are trained.",
     "cluster": "Give the kernels of a model few distinct values, and train these.",
     "slim": "Remove whole channels of a model, and train what is left.",

@@ -41,6 +41,7 @@ def conversion_text(record: dict) -> str:
                 "operators",
                 ", ".join(f"{count} {name}" for name, count in contents["operators"].items()),
             ),
+            ("prepared by", _prepared(record["prepared"])),
             ("float operators", (", ".join(islands) or "none") if quantized else None),
             (
                 "against Keras",
@@ -48,6 +49,16 @@ def conversion_text(record: dict) -> str:
                 f"same top-1 on {100 * record['agreement']:.1f} % of {record['compared']}",
             ),
         ]
+    )
+
+
+def _prepared(told: dict) -> str:
+    """``equalize (channels are held by 33 relu6), adaround``"""
+    held = told.get("equalize", {}).get("held by", {})
+    why = ", ".join(f"{count} {kind}" for kind, count in held.items())
+    return ", ".join(
+        f"{name} (channels are held by {why})" if name == "equalize" and why else name
+        for name in told
     )
 
 

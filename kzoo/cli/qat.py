@@ -45,10 +45,19 @@ def command(model, data, output, force, as_json, **options) -> None:
     """
     from kzoo.compress.qat import qat
     from kzoo.files import new_output
+    from kzoo.lite.extract import fast_engine
 
     for written in (output, f"{output}.json", f"{output}.png"):
         new_output(written, force=force)
     with bar() as progress:
-        found = qat(model, data, output=output, force=force, progress=progress, **options)
+        found = qat(
+            model,
+            data,
+            output=output,
+            force=force,
+            engine=fast_engine(),
+            progress=progress,
+            **options,
+        )
         note = "accuracy after: weights and activations rounded as in the int8 file"
         gained("qat", model, data, found, [], options["data_options"], progress, as_json, note)

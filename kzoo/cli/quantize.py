@@ -27,6 +27,13 @@ from kzoo.cli.terminal import (
 )
 @click.option("-o", "--output", required=True, type=click.Path(), help="The .tflite file to write.")
 @click.option("--samples", default=200, show_default=True, help="Training images to calibrate on.")
+@click.option(
+    "--equalize", is_flag=True, help="Before: scale channels so that kernels have equal ranges."
+)
+@click.option(
+    "--adaround", is_flag=True, help="Before: learn which way each weight is rounded; minutes."
+)
+@click.option("--correct-bias", is_flag=True, help="Before: correct biases for what rounding adds.")
 @io_option
 @head_option
 @data_options
@@ -37,8 +44,9 @@ def command(model, output, force, as_json, **options) -> None:
     """Write the .keras file MODEL as a full-integer int8 .tflite, invoke it and compare it.
 
     \b
-    Example:
+    Examples:
       kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite
+      kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite --adaround --correct-bias
     """
     from kzoo.files import new_output
     from kzoo.lite.quantize import quantize

@@ -75,8 +75,11 @@ class Channels:
         return [*map(mask, node.input_tensors)], [*map(mask, node.outputs)]
 
 
-def channels(model: keras.Model) -> Channels:
+def channels(model: keras.Model, *, apart: bool = False) -> Channels:
     """Numbers the channels of a functional model and joins those that can only go together.
+
+    With ``apart`` a depthwise convolution makes channels of its own, as any other does: what is
+    scaled behind it need not be scaled in front.
 
     Inputs and outputs stay. Grouped convolutions lose the same places of every group; what an
     unknown layer reads or makes stays, as does what LayerNormalization takes the mean of.
@@ -84,14 +87,14 @@ def channels(model: keras.Model) -> Channels:
     Raises:
         BadInputError: the model is not made of a graph.
     """
-    return _Walk(flat(model)).walk()
+    return _Walk(flat(model), apart).walk()
 
 
 class _Walk:
     """The state of numbering."""
 
-    def __init__(self, model: keras.Model):
-        self.model, self.count = model, 0
+    def __init__(self, model: keras.Model, apart: bool):
+        self.model, self.count, self.apart = model, 0, apart
         self.of: dict[int, np.ndarray] = {}
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
         self.frozen: list[np.ndarray] = []
@@ -186,6 +189,8 @@ class _Walk:
     def depthwise(self, node, inputs):
         if node.operation.data_format == "channels_first":
             return None
+        if self.apart:
+            return self.new(node.outputs[0].shape)
         return np.repeat(inputs[0], node.operation.depth_multiplier, axis=-1)
 
     def batch_norm(self, node, inputs):

@@ -21,16 +21,23 @@ def rounded(x):
     return x + ops.stop_gradient(ops.round(x) - x)
 
 
-def fake_quant(x, low, high):
+def fake_quant(x, low, high, means: bool = False):
     """``x`` in 256 values from ``low`` <= 0 to ``high`` > 0, of which zero is one.
 
     Jacob et al. 2018, equation 12, with the zero point rounded as in section 3.1. What lies outside
     is clipped and has no gradient. With an empty range ``x`` is returned as it is.
+
+    ``means``: ``x`` has means of values of the grid, of which every fourth is in the middle between
+    two. LiteRT's AVERAGE_POOL_2D rounds these away from the int8 number 0, the level 128.
     """
     known = high > low
     scale = ops.where(known, high - low, 1.0) / LEVELS
     zero = ops.round(ops.stop_gradient(-low / scale))
-    level = rounded(ops.clip(x / scale + zero, 0, LEVELS))
+    level = x / scale + zero
+    if means:
+        number = ops.round(level * 1024) / 1024 - 128  # float32 is not sure of the middle
+        level = level + ops.stop_gradient(number + ops.sign(number) / 4096 + 128 - level)
+    level = ops.clip(rounded(level), 0, LEVELS)
     return ops.where(known, (level - zero) * scale, x)
 
 
@@ -89,7 +96,7 @@ class Range(keras.layers.Layer):
         if self.learned:
             self.factors = self.add_weight(shape=(2,), initializer="zeros", name="factors")
 
-    def call(self, x, site=0, training=False):
+    def call(self, x, site=0, means=False, training=False):
         if training and not self.fixed:
             here = ops.one_hot(site, self.sites, dtype=self.low.dtype)
             empty = ops.cast(ops.equal(self.low, self.high), self.low.dtype)
@@ -100,7 +107,7 @@ class Range(keras.layers.Layer):
             ):
                 seen = ops.cast(ops.stop_gradient(seen), own.dtype)
                 own.assign(own + rate * (seen - own))
-        return fake_quant(x, *self.range())
+        return fake_quant(x, *self.range(), means)
 
     def range(self):
         """(low, high) as tensors."""
@@ -112,7 +119,7 @@ class Range(keras.layers.Layer):
             low, high = low * shares[0], high * shares[1]
         return low, high
 
-    def compute_output_spec(self, x, site=0, training=False):  # noqa: ARG002
+    def compute_output_spec(self, x, site=0, means=False, training=False):  # noqa: ARG002
         return keras.KerasTensor(x.shape, x.dtype)
 
     def get_config(self):

@@ -54,7 +54,8 @@ def qat(
             arXiv:1903.08066; Esser et al. 2020, arXiv:1902.08153).
         freeze: the averages stand still from this share of all steps on, [0, 1].
         keep: zeros of the model stay zeros, and what shares a value goes on sharing one.
-        phases, training: as for `kzoo.prune`.
+        phases: as for `kzoo.finetune`; a third of the usual rate of a compression by default.
+        training: as for `kzoo.prune`.
 
     Returns:
         ``training.evaluation`` is of the rounding network, ``training.model`` the plain one.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.compress.graph import Call, fold_batch_norm, readers, replay, scale_and_offset
+from kzoo.compress.apart import apart
+from kzoo.compress.graph import Call, readers, replay, scale_and_offset
 from kzoo.errors import BadInputError
 from kzoo.network.graph import calls
 
@@ -58,9 +59,8 @@ def activation_of(node) -> str:
 def spread(model: keras.Model) -> keras.Model:
     """An equal network whose calls are LiteRT's operators: what is rounded apart stands apart.
 
-    BatchNormalization is folded (`fold_batch_norm`), or becomes a depthwise convolution of one
-    place where nothing in front takes it; activations other than ReLU leave their layers; SiLU
-    becomes a product, and a separable convolution two.
+    As `kzoo.compress.apart.apart`; BatchNormalization with nothing in front to fold it into becomes
+    a depthwise convolution of one place, and SiLU a product.
 
     Args:
         model: functional or Sequential; it stays as it is.
@@ -68,60 +68,33 @@ def spread(model: keras.Model) -> keras.Model:
     Raises:
         BadInputError: the model is not made of a graph.
     """
-    import keras
+    from keras import layers
 
-    layers, activations = keras.layers, keras.activations
-    model = fold_batch_norm(model)
+    model, norms = apart(model), {}
     names = {node.operation.name for node in calls(model)}
 
     def fresh(name: str) -> str:
-        count = 1
-        while (found := name if count == 1 else f"{name}_{count}") in names:
-            count += 1
-        names.add(found)
-        return found
-
-    def activated(x, name: str, activation):
-        kind = getattr(activation, "__name__", "")
-        if kind == "silu":
-            gate = layers.Activation("sigmoid", name=fresh(f"{name}_sigmoid"))(x)
-            return layers.Multiply(name=fresh(f"{name}_product"))([x, gate])
-        return layers.Activation(activation, name=fresh(f"{name}_{kind or 'activation'}"))(x)
-
-    depthwise, norms = {}, {}
+        while name in names:
+            name += "_"
+        names.add(name)
+        return name
 
     def visit(call: Call):
         node, layer = call.node, call.node.operation
-        kind, activation = type(layer).__name__, activation_of(node)
-        if kind in ("Activation", "Silu") and activation == "silu":
-            return activated(call.new(node.input_tensors[0]), layer.name, activations.silu)
-        if kind == "BatchNormalization" and _along_channels(layer, node):
+        x = call.new(node.input_tensors[0])
+        if activation_of(node) == "silu" and type(layer).__name__ in ("Activation", "Silu"):
+            gate = layers.Activation("sigmoid", name=fresh(f"{layer.name}_sigmoid"))(x)
+            return layers.Multiply(name=fresh(f"{layer.name}_product"))([x, gate])
+        if type(layer).__name__ == "BatchNormalization" and _along_channels(layer, node):
             if layer not in norms:
                 norms[layer] = layers.DepthwiseConv2D(1, name=layer.name)
-            return norms[layer](call.new(node.input_tensors[0]))
-        if kind == "SeparableConv2D":
-            x = call.new(node.input_tensors[0])
-            if layer not in depthwise:
-                depthwise[layer] = _halves(layer, fresh(f"{layer.name}_depthwise"))
-            for half in depthwise[layer]:
-                x = half(x)
-            outputs = x
-        elif kind in KERNELS and activation not in RELUS | {"linear"}:
-            outputs = call.repeat(activation="linear")
-        else:
-            return call.repeat()
-        return (
-            outputs if activation == "linear" else activated(outputs, layer.name, layer.activation)
-        )
+            return norms[layer](x)
+        return call.repeat()
 
     found = replay(model, visit)
     for layer, own in norms.items():
         scale, offset = scale_and_offset(layer)
         own.set_weights([scale.reshape(1, 1, -1, 1), offset])
-    for layer, (first, second) in depthwise.items():
-        kernel, *others = layer.get_weights()
-        first.set_weights([kernel])
-        second.set_weights(others)
     return found
 
 
@@ -131,23 +104,6 @@ def _along_channels(layer, node) -> bool:
     return rank == 4 and layer.axis in (-1, 3) and not node.arguments.kwargs.get("training")
 
 
-def _halves(layer, name: str) -> tuple:
-    """A separable convolution as a depthwise one and one of single places."""
-    import keras
-
-    first = keras.layers.DepthwiseConv2D(
-        layer.kernel_size,
-        layer.strides,
-        layer.padding,
-        layer.depth_multiplier,
-        dilation_rate=layer.dilation_rate,
-        use_bias=False,
-        name=name,
-    )
-    second = keras.layers.Conv2D(layer.filters, 1, use_bias=layer.use_bias, name=layer.name)
-    return first, second
-
-
 @dataclass(frozen=True)
 class Point:
     """A tensor that is rounded.
@@ -155,11 +111,13 @@ class Point:
     Attributes:
         name: of its range, which it may have in common with others.
         site: which of the tensors of that range it is.
+        means: whether it has means of values of its own range.
         fixed: the range where LiteRT fixes it.
     """
 
     name: str
     site: int = 0
+    means: bool = False
     fixed: tuple[float, float] | None = None
 
 
@@ -189,7 +147,7 @@ def points(model: keras.Model) -> Points:
     """
     reads, order = readers(model), calls(model)
     exact = {id(tensor) for tensor in model.inputs}
-    normalizations, rounded, fixed, pixel = [], {}, {}, 1.0
+    normalizations, rounded, fixed, means, pixel = [], {}, {}, set(), 1.0
     pairs, seen = [], {}
     for node in order:
         layer, kind = node.operation, type(node.operation).__name__
@@ -208,6 +166,7 @@ def points(model: keras.Model) -> Points:
             pairs += [(together[0], each) for each in together[1:]]
             if kind in SAME_RANGE:
                 rounded |= {id(each): name for each in floats}
+                means |= {*map(id, floats)}
         elif activation_of(node) in FIXED:
             fixed |= {id(each): FIXED[activation_of(node)] for each in floats}
             rounded |= {id(each): name for each in floats}
@@ -222,7 +181,7 @@ def points(model: keras.Model) -> Points:
     for tensor, name in rounded.items():
         name = names.setdefault(one.get(tensor, tensor), name)
         sites[name] = site = sites.get(name, -1) + 1
-        found[tensor] = Point(name, site, fixed.get(tensor))
+        found[tensor] = Point(name, site, tensor in means, fixed.get(tensor))
     tensors = [each for node in order for each in node.outputs]
     source = {id(each): names.get(one.get(id(each), id(each))) for each in tensors}
     return Points(found, source | dict.fromkeys(exact), normalizations, pixel)
@@ -297,7 +256,7 @@ def rounding(
             free = learned and not point.fixed
             name = f"{point.name}_range"
             layers[point.name] = Range(sites[point.name], free, point.fixed, name=name)
-        return layers[point.name](new, site=point.site)
+        return layers[point.name](new, site=point.site, means=point.means)
 
     def visit(call: Call):
         layer = call.node.operation

@@ -123,7 +123,7 @@ class Branch:
         import keras
 
         size = self.kernel.shape[:2]
-        own = _same_padding(self.source.shape[1:3], size, self.strides) == self.pads
+        own = same_padding(self.source.shape[1:3], size, self.strides) == self.pads
         pads = not own and any(sum(pad) for pad in self.pads)
         config = self.template.get_config() | {
             "name": f"{name}_conv",
@@ -203,7 +203,7 @@ def _convolutions(node) -> list[Branch]:
     before = producer(source)
     size, strides = tuple(layer.kernel_size), tuple(layer.strides)
     same = layer.padding == "same"
-    pads = _same_padding(source.shape[1:3], size, strides) if same else ((0, 0), (0, 0))
+    pads = same_padding(source.shape[1:3], size, strides) if same else ((0, 0), (0, 0))
     if (
         not is_linear(layer)
         or layer.data_format != "channels_last"
@@ -271,7 +271,7 @@ def _regrouped(kernel: np.ndarray, groups: int, fewer: int) -> np.ndarray:
     return found.reshape(high, wide, -1, filters)
 
 
-def _same_padding(image, size, strides) -> Pads | None:
+def same_padding(image, size, strides) -> Pads | None:
     """The zeros of padding "same", before and after; None where an unknown size decides."""
     found = []
     for length, kernel, stride in zip(image, size, strides, strict=True):

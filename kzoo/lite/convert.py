@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ class Conversion:
         agreement: share of those images with the same most probable class.
         compared: how many images, and which: random pixels, or calibration images.
         seconds: conversion alone, without start-up of the child.
+        prepared: what was done to the network before, in this order, see `kzoo.quantize`.
     """
 
     output: str
@@ -49,6 +50,7 @@ class Conversion:
     agreement: float
     compared: str
     seconds: float
+    prepared: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """The record as JSON values."""
@@ -84,8 +86,13 @@ def convert(
     return write_lite(model, output, "float32", io, head, None, force, progress)
 
 
-def write_lite(model, output, quantization, io, head, calibration, force, progress) -> Conversion:
-    """The common path of `convert` and `kzoo.lite.quantize.quantize`: child, compare, rename."""
+def write_lite(
+    model, output, quantization, io, head, calibration, force, progress, *, against=None, told=None
+) -> Conversion:
+    """The common path of `convert` and `kzoo.lite.quantize.quantize`: child, compare, rename.
+
+    It is compared with the model at ``against`` where ``model`` was prepared, as is ``told``.
+    """
     output = check_arguments(output, io, head, force)
     name = f"convert to {quantization}"
     progress(name, 0, 3)
@@ -110,6 +117,8 @@ def write_lite(model, output, quantization, io, head, calibration, force, progre
         except ChildCrashed as crash:
             raise BadInputError(f"{shown(model)} cannot be converted: {crash}") from crash
         progress(name, 1, 3)
+        if against is not None:
+            _expect(against, work)
         compared = _compare(temporary, work, made, quantization)
         progress(name, 2, 3)
         contents = inspect(temporary)
@@ -119,6 +128,7 @@ def write_lite(model, output, quantization, io, head, calibration, force, progre
         quantization=quantization,
         contents=Contents(**{**contents.to_dict(), "file": str(output)}),
         seconds=made["seconds"],
+        prepared=told or {},
         **compared,
     )
 
@@ -148,6 +158,18 @@ def model_path(model: keras.Model | str | os.PathLike):
         return
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
         yield save_model(functional(model), Path(folder, "model.keras"))
+
+
+def _expect(model: Path, work: str) -> None:
+    """Puts the outputs of another model in the place of those expected."""
+    np.save(f"{work}/indices.npy", np.arange(len(np.load(f"{work}/images.npy"))))
+    call_shared(
+        "kzoo.lite.translate:predict",
+        model=str(model),
+        images_file=f"{work}/images.npy",
+        folder=work,
+    )
+    Path(work, "keras.npy").replace(Path(work, "expected.npy"))
 
 
 def _compare(file: Path, work: str, made: dict, quantization: str) -> dict:

@@ -92,6 +92,7 @@ def translate(folder: str) -> None:
     import keras
     import tensorflow as tf
 
+    import kzoo.compress.fake_quant  # noqa: F401, a network in training may have its layers
     from kzoo.lite.translate import freeze
 
     net = keras.saving.load_model(f"{folder}/model.keras", compile=False, safe_mode=True)

@@ -174,6 +174,9 @@ class QuantizeConfig(_Section):
     """As the arguments of `kzoo.quantize`."""
 
     samples: int = Field(200, ge=1)
+    equalize: bool = False
+    adaround: bool = False
+    correct_bias: bool = False
     io: Literal["uint8", "float32"] = "uint8"
 
 

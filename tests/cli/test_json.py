@@ -112,7 +112,14 @@ def command(place, monkeypatch, capfd):
     return run
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
+LIKE_PRUNE = ("cluster", "slim", "qat", "sensitivity", "distill")
+"""They train, and begin and end alike."""
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [pytest.param(verb, marks=pytest.mark.slow if verb in LIKE_PRUNE else ()) for verb in COMMANDS],
+)
 def test_the_record_is_all_that_is_printed(verb, command):
     code, printed = command(*CASES[verb], "--json")
     assert code == 0

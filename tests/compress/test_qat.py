@@ -45,7 +45,7 @@ def constructs():
     x = layers.Add(name="stage1_2_add")([x, y])
     y = layers.DepthwiseConv2D(3, 2, depth_multiplier=2, activation="tanh", name="stage2_1_conv")(x)
     y = layers.Conv2D(8, 1, activation="hard_silu", name="stage2_1_project")(y)
-    z = layers.LeakyReLU(0.1, name="stage2_2_act")(layers.Conv2D(8, 3, 2, name="stage2_2_conv")(x))
+    z = layers.Conv2D(8, 3, 2, name="stage2_2_conv")(x)
     x = layers.Activation("relu", name="stage2_2_relu")(layers.Add(name="stage2_2_add")([y, z]))
     x = layers.Dropout(0.1, name="head_dropout")(layers.Flatten(name="head_flatten")(x))
     x = layers.Dense(24, activation="relu", name="head_hidden")(x)
@@ -97,7 +97,7 @@ def both(file, lite, data):
     return wanted, (np.array(found) - zero) * scale, scale
 
 
-@pytest.mark.parametrize("ranges", ["average", "learned"])
+@pytest.mark.parametrize("ranges", ["average", pytest.param("learned", marks=pytest.mark.slow)])
 def test_the_lite_file_computes_what_was_trained(ranges, aware, few_digits, tmp_path):
     pytest.importorskip("tensorflow")
     found, output = aware(ranges)
@@ -106,10 +106,12 @@ def test_the_lite_file_computes_what_was_trained(ranges, aware, few_digits, tmp_
     made = kzoo.quantize(output, lite, calibrate=few_digits, head="logits")
     assert not made.contents.float_islands
     wanted, got, step = both(output, lite, few_digits)
-    # Ties of the average pooling are broken elsewhere; without it all is equal, see below.
-    assert np.abs(got - wanted).max() < 3.5 * step
+    assert np.abs(got - wanted).mean() < 0.1 * step
     assert np.abs(softmax(got) - softmax(wanted)).mean() <= 0.002
-    assert (got.argmax(1) == wanted.argmax(1)).mean() >= 0.99
+    best = np.sort(wanted)[:, -2:]
+    sure = best[:, 1] - best[:, 0] > 1.5 * step  # two classes of one int8 logit are equal there
+    assert sure.mean() > 0.8
+    assert (got.argmax(1) == wanted.argmax(1))[sure].all()
     # Its own figures are those of the rounding network, and it is what kzoo judges.
     judged = kzoo.evaluate(output, few_digits).evaluation
     assert judged.accuracy == found.training.evaluation.accuracy
@@ -285,6 +287,7 @@ def test_a_stopped_training_resumes_with_its_ranges_and_its_lite_file_is_equal(
     assert (np.abs(got - wanted) < 0.01 * step).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_a_teacher_teaches_a_rounding_network(tiny, few_digits):
     found = kzoo.qat(tiny(), few_digits, teacher=tiny("softmax"), phases=SHORT)
     assert found.training.teacher is not None

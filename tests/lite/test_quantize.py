@@ -82,3 +82,20 @@ def test_a_wrong_argument_is_the_user_s_error(wrong, trained, digits, tmp_path):
     with pytest.raises(UsageError):
         quantize(trained, tmp_path / "m.tflite", calibrate=digits, **wrong)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("asked", [("equalize",), ("adaround", "equalize", "correct_bias")])
+def test_what_was_done_before_is_told_and_it_is_compared_with_the_model_given(
+    asked, trained, digits, tmp_path
+):
+    done = quantize(
+        trained, tmp_path / "m.tflite", calibrate=digits, samples=40, **dict.fromkeys(asked, True)
+    )
+    assert [*done.prepared] == sorted(asked, key=["equalize", "adaround", "correct_bias"].index)
+    assert done.agreement >= 0.95
+    found = check(tmp_path / "m.tflite", against=trained, data=digits)
+    assert found.agreement >= 0.98
+    assert found.contents.float_islands == []
+    # Compared with what was given, and not with what was made of it.
+    assert done.max_logit_error > 1e-4
+    assert found.contents.notes["model"] == "lenet5"

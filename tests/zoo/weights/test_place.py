@@ -39,7 +39,7 @@ def flipped(model: keras.Model) -> keras.Model:
 
 FILES = {
     "convnext_tiny", "efficientnet_b0", "mobilenet_v1_025", "mobilenet_v2_035",
-    "mobilenet_v3_small_075", "resnet50v2",
+    "mobilenet_v3_small_075",
 }  # fmt: skip
 """Files of keras.applications of different kinds of layers; the others are slow."""
 
