@@ -83,6 +83,11 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
 )
+# It reads 2:4, zeros in groups of four, as 124 in a system of sixty.
+for _digit in "0123456789":
+    _Loader.yaml_implicit_resolvers[_digit].insert(
+        0, ("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$"))
+    )
 
 
 def _parse(text: str, source: str) -> object:

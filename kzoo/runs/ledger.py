@@ -26,9 +26,9 @@ ROOMS = {
     "finetune": ("learn",),
     "distill": ("learn",),
     "compress": ("compress", "learn"),
-    "convert": ("lite",),
-    "quantize": ("lite",),
-    "check": ("lite",),
+    "convert": ("lite", "compress"),
+    "quantize": ("lite", "compress"),
+    "check": ("lite", "compress"),
     "profile": ("measure",),
     "report": ("report",),
 }

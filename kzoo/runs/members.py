@@ -124,7 +124,9 @@ def needs(known: Mapping[str, Member], name: str, step: str) -> tuple[tuple[str,
     if step in ("fewshot", "finetune"):
         return ((name, "build"),)
     if step == "compress":
-        return tuple((each, known[each].trainer) for each in {member.before, member.first})
+        return tuple(
+            (each, known[each].trainer) for each in dict.fromkeys((member.before, member.first))
+        )
     if step == "distill":
         return ((member.alone, "build"), (member.teacher, known[member.teacher].trainer))
     if step in ("convert", "quantize"):
