@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kzoo.measure.profile import profile
     from kzoo.network.features import stage_features
     from kzoo.registry import list_models
+    from kzoo.runs.recipe import recipe
     from kzoo.runs.run import run
     from kzoo.zoo.build import build
 
@@ -54,6 +55,7 @@ _API = {
     "explain": "kzoo.learn.explain",
     "profile": "kzoo.measure.profile",
     "run": "kzoo.runs.run",
+    "recipe": "kzoo.runs.recipe",
     "stage_features": "kzoo.network.features",
 }
 
@@ -74,6 +76,7 @@ __all__ = [
     "prune",
     "qat",
     "quantize",
+    "recipe",
     "reparameterize",
     "run",
     "sensitivity",

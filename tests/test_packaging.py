@@ -34,6 +34,8 @@ def folders(top: str, suffix: str = ".py") -> set[Path]:
 def test_every_folder_of_code_is_a_listed_package():
     found = {".".join(folder.parts) for folder in folders("kzoo")}
     found |= {".".join(("kzoo", "_deploy", *folder.parts[1:])) for folder in folders("deploy")}
+    configs = folders("configs", ".yaml")
+    found |= {".".join(("kzoo", "_configs", *folder.parts[1:])) for folder in configs}
     assert found <= listed()
 
 
@@ -112,6 +114,13 @@ def test_the_wheel_carries_the_configs(run):
     assert done.returncode == 2
     assert "quickstart is not a valid config" in done.stderr
     assert "did you mean epochs" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_recipes(run):
+    done = run("kzoo", "recipe", "small", "absent.keras", "digits")
+    assert done.returncode == 3
+    assert "absent.keras" in done.stderr
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ COMMANDS = {
     "cluster": "Give the kernels of a model few distinct values, and train these.",
     "slim": "Remove whole channels of a model, and train what is left.",
     "qat": "Train a model with the rounding of int8.",
+    "recipe": "Compress a trained model in several steps, each reported.",
     "convert": "Write a Keras model as a float .tflite.",
     "quantize": "Write a Keras model as an int8 .tflite.",
     "predict": "What a model sees in images.",

@@ -25,11 +25,17 @@ def command(config, overrides, output, as_json) -> int:
       kzoo run photos data.path=photos/
       kzoo run caltech256_vgg16_fewshot data.path=256_ObjectCategories/
     """
-    from kzoo.report.summary import run_tables
     from kzoo.runs.run import run
 
     with bar() as progress:
         done = run(config, overrides, output=output, progress=progress)
+    return shown(done, as_json)
+
+
+def shown(done, as_json: bool) -> int:
+    """Prints what a `kzoo.runs.run.Run` did; returns the exit code."""
+    from kzoo.report.summary import run_tables
+
     lines = []
     for each in run_tables(done.folder):
         lines += [table(each.header, each.cells), ""]

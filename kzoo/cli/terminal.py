@@ -151,6 +151,13 @@ def complete_config(ctx, param, incomplete: str) -> list:  # noqa: ARG001
     return _with_paths(shipped_configs(), incomplete)
 
 
+def complete_recipe(ctx, param, incomplete: str) -> list:  # noqa: ARG001
+    """Shell completion of recipes: the names that ship with kzoo, and paths."""
+    from kzoo.runs.shipped import shipped_configs
+
+    return _with_paths(shipped_configs("recipes"), incomplete)
+
+
 def _with_paths(names: Sequence[str], incomplete: str) -> list:
     from click.shell_completion import CompletionItem
 

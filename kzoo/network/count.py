@@ -24,6 +24,20 @@ def parameters(model: keras.Model) -> tuple[int, int]:
     return trainable, model.count_params()
 
 
+def counted(model: keras.Model) -> dict:
+    """A classifier of images in numbers, as JSON values: its parameters, MACs, classes, input."""
+    trainable, total = parameters(model)
+    height, width, channels = model.inputs[0].shape[1:]
+    return {
+        "params": trainable,
+        "total_params": total,
+        "macs": macs(model),
+        "classes": model.outputs[0].shape[-1],
+        "size": [height, width],
+        "channels": channels,
+    }
+
+
 def macs(model: keras.Model) -> int:
     """Multiply-accumulates for one input: convolutions, dense and recurrent layers; nothing else.
 

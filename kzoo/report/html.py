@@ -63,7 +63,8 @@ def _verdict(records: Records, found: list[dict]) -> str:
     studies = summary.studies(records)
     trained = any(row["accuracy_float"] is not None for row in found)
     first = [sections.verdict(records, found)] if trained or not studies else []
-    return " ".join([*first, *summary.distillations(records, found), *studies])
+    gained = [*summary.distillations(records, found), *summary.compressions(records, found)]
+    return " ".join([*first, *gained, *studies])
 
 
 def _model(records: Records, model: str, row: Mapping) -> dict:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kzoo.report.accuracy import FILES, JUDGED, class_names, evaluations, judged
 from kzoo.report.records import Records, damaged, ledger
-from kzoo.report.table import NOTHING, duration, listed, milliseconds
+from kzoo.report.table import NOTHING, duration, kilobytes, listed, milliseconds
 
 
 def model_section(records: Records, model: str, row: Mapping) -> dict:
@@ -14,7 +14,7 @@ def model_section(records: Records, model: str, row: Mapping) -> dict:
     parts = {}
     pair = records.distilled.get(model, {})
     for part, name, step, make in (
-        ("card", pair.get("alone", model), "build", _card),
+        ("card", *records.counted(model), _card),
         ("training", model, records.trainer(model), _training),
         ("latency", model, "profile", _latency),
     ):
@@ -23,6 +23,9 @@ def model_section(records: Records, model: str, row: Mapping) -> dict:
             parts[part] = make(record) if record else None
     if pair and parts["card"]:
         parts["card"]["facts"].append(("teacher", pair["teacher"]))
+    if (compressed := records.result(model, "compress")) and parts["card"]:
+        with damaged(ledger(records.folder, model, "compress")):
+            parts["card"]["facts"] += _compression(compressed, records.before(model))
     inside = contents(records, model)
     with damaged(ledger(records.folder, model, "quantize")):
         parts["operators"] = _counts(inside, "operators")
@@ -55,7 +58,8 @@ def contents(records: Records, model: str) -> dict[str, dict]:
 
 def _card(record: Mapping) -> dict:
     # A network that was given tells its shape, one that was built was asked for it.
-    result, settings = record["result"], record["settings"] | record["result"]
+    result = record["result"].get("network", record["result"])
+    settings = record["settings"] | result
     height, width = settings["size"]
     facts = [
         ("parameters", f"{result['params']:,}"),
@@ -66,12 +70,21 @@ def _card(record: Mapping) -> dict:
     return {"facts": facts, "paper": (settings.get("row") or {}).get("paper") or ""}
 
 
+def _compression(result: Mapping, before: str) -> list[tuple[str, str]]:
+    return [
+        ("made of", before),
+        ("zeros in kernels", f"{100 * result['sparsity']:.1f} %"),
+        ("Huffman-coded", f"{kilobytes(result['coded_bytes'])} kB"),
+    ]
+
+
 def _training(record: Mapping) -> dict:
     result, settings = record["result"], record["settings"]
     history = result["history"]
     seconds = sum(row.get("seconds") or 0 for row in history)
     phases = [_phase(phase) for phase in settings["phases"]]
-    summary = f"{len(history)} epochs in {duration(seconds)}, batches of {settings['batch_size']}"
+    batch = settings["batch_size"] if "batch_size" in settings else result["recipe"]["batch_size"]
+    summary = f"{len(history)} epochs in {duration(seconds)}, batches of {batch}"
     early = ", stopped early" if result["stopped_early"] else ""
     lessons = ""
     if losses := result.get("recipe", {}).get("losses"):

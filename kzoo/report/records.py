@@ -12,10 +12,11 @@ from kzoo.errors import BadInputError, MissingError
 from kzoo.files import read_json
 
 STEPS = (
-    "build", "fewshot", "finetune", "distill", "convert", "quantize", "check", "profile",
+    "build", "fewshot", "finetune", "distill", "compress", "convert", "quantize", "check",
+    "profile",
 )  # fmt: skip
 """The steps that leave a record for a model, in the order they are done."""
-PIPELINE = tuple(step for step in STEPS if step not in ("fewshot", "distill"))
+PIPELINE = tuple(step for step in STEPS if step not in ("fewshot", "distill", "compress"))
 """Those that every model of a run went through before there were others."""
 
 MADE_BY = {
@@ -43,6 +44,7 @@ class Records:
         wanted: model → the steps that it goes through.
         distilled: a distilled model → the names of its "teacher" and of the same network trained
             "alone".
+        chains: a network → those that compressions made of it, each of the one before.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Records:
     steps: dict[str, dict[str, dict]]
     wanted: dict[str, tuple[str, ...]]
     distilled: dict[str, dict[str, str]]
+    chains: dict[str, tuple[str, ...]]
 
     def all(self) -> list[dict]:
         """Every record, the dataset's first."""
@@ -61,7 +64,23 @@ class Records:
 
     def trainer(self, model: str) -> str:
         """The step that trained a model."""
+        if self.before(model):
+            return "compress"
         return "distill" if model in self.distilled else "finetune"
+
+    def before(self, model: str) -> str:
+        """The network that a compressed one was made of, or ""."""
+        for first, made in self.chains.items():
+            if model in made:
+                return (first, *made)[made.index(model)]
+        return ""
+
+    def counted(self, model: str) -> tuple[str, str]:
+        """The (model, step) whose record counts a model's parameters."""
+        if self.before(model):
+            return model, "compress"
+        # A distilled network is built as the one that is trained alone.
+        return self.distilled.get(model, {}).get("alone", model), "build"
 
     def result(self, model: str, step: str) -> dict | None:
         """What a step returned, or None where it was not done."""
@@ -95,9 +114,11 @@ def read_records(folder: str | os.PathLike) -> Records:
             model: {role: pair[role] for role in ("teacher", "alone")}
             for model, pair in run.get("distilled", {}).items()
         }
-        if strangers := {*distilled, *(n for p in distilled.values() for n in p.values())} - {
-            *models
-        }:
+        chains = {first: tuple(made) for first, made in run.get("chains", {}).items()}
+        named = {*distilled, *chains}
+        named |= {name for pair in distilled.values() for name in pair.values()}
+        named |= {name for made in chains.values() for name in made}
+        if strangers := named - {*models}:
             raise ValueError(f"{sorted(strangers)[0]!r} is none of its models")
     config = folder / "config.yaml"
     return Records(
@@ -112,6 +133,7 @@ def read_records(folder: str | os.PathLike) -> Records:
         },
         wanted=wanted,
         distilled=distilled,
+        chains=chains,
     )
 
 
@@ -151,6 +173,12 @@ def damaged(path: Path, command: str = "kzoo run") -> Iterator[None]:
 
 def made_by(records: Records, model: str, step: str) -> dict[str, tuple[str, str]]:
     """A step's inputs that are another step's output → the model and the step that made them."""
+    if step == "compress" and (before := records.before(model)):
+        first = next(name for name, made in records.chains.items() if model in made)
+        return {
+            key: (name, _writer(records, name))
+            for key, name in (("model", before), ("teacher", first))
+        }
     pair = records.distilled.get(model)
     if step == "distill" and pair:
         teacher = pair["teacher"]

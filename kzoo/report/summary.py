@@ -37,7 +37,8 @@ def run_tables(folder: str | os.PathLike) -> list[Table]:
 
 
 def tables(records: Records) -> list[Table]:
-    """What a run has to show: its models, its distillation, its few-shot studies."""
+    """What a run has to show: its models, its distillation, its chains of compressions, its
+    few-shot studies."""
     found = rows(records)
     studied = [row for row in found if row["fewshot"]]
     tables = []
@@ -45,6 +46,7 @@ def tables(records: Records) -> list[Table]:
         tables.append(Table("Models", *format_rows(found), _note(found)))
     if records.distilled:
         tables.append(_distilled(records, found))
+    tables += [_chain(first, made, found) for first, made in records.chains.items()]
     if studied:
         tables.append(_few(records, studied))
     return tables
@@ -128,6 +130,71 @@ def _distilled(records: Records, found: Sequence[Mapping]) -> Table:
         "Accuracy and log-loss (nats) of the Keras models. Training: the seconds spent in epochs; "
         "a distilled network's do not contain its teacher's.",
     )  # fmt: skip
+
+
+def _chain(first: str, made: Sequence[str], found: Sequence[Mapping]) -> Table:
+    """What every compression of a chain left, and what it is of the first network's."""
+    of_model = {row["model"]: row for row in found}
+    whole = of_model[first]
+    cells = []
+    for name in (first, *made):
+        row = of_model[name]
+        figures = [
+            NOTHING if row[key] is None else f"{shown(row[key])}{_less(whole[key], row[key])}"
+            for key, shown in CHAINED.items()
+        ]
+        accuracies = (row[f"accuracy_{kind}"] for kind in ("float", "int8"))
+        judged = [percent(accuracy, row["count"]) for accuracy in accuracies]
+        cells.append([name, *judged, *figures])
+    header = ["model", "float", "int8", "parameters", "MACs", "kB float", "gzip", "kB int8", "gzip",
+              "p50 ms float", "p50 ms int8"]  # fmt: skip
+    note = (
+        f"Accuracy of both; ÷ is how many times less than {first}. Zeros and shared values shrink "
+        "what is downloaded (gzip), not the latency."
+    )
+    return Table(f"Compression of {first}", header, cells, note)
+
+
+CHAINED = {
+    "params": lambda count: f"{count:,}",
+    "macs": scaled,
+    "bytes_float": kilobytes,
+    "gzip_float": kilobytes,
+    "bytes_int8": kilobytes,
+    "gzip_int8": kilobytes,
+    "p50_float_ms": milliseconds,
+    "p50_int8_ms": milliseconds,
+}
+"""What a compression may make less, and how it is shown."""
+
+
+def _less(whole: float | None, left: float) -> str:
+    """``" ÷2.1"``; nothing where both are the same, or one is not known."""
+    if not whole or not left or whole == left:
+        return ""
+    ratio = whole / left
+    return f" ÷{ratio:.1f}" if 0.95 <= ratio < 9.95 else f" ÷{ratio:.2g}"
+
+
+def compressions(records: Records, found: Sequence[Mapping]) -> list[str]:
+    """What each chain of compressions bought in the end, in a sentence."""
+    of_model = {row["model"]: row for row in found}
+    sentences = []
+    for first, made in records.chains.items():
+        whole, left = of_model[first], of_model[made[-1]]
+        bought = [
+            f"{left[key] / whole[key]:.2f} of the {what}"
+            for key, what in (("gzip_int8", "download (int8, gzip)"), ("p50_int8_ms", "latency"))
+            if whole[key] and left[key]
+        ]
+        if not bought or whole["accuracy_int8"] is None or left["accuracy_int8"] is None:
+            continue
+        change = 100 * (left["accuracy_int8"] - whole["accuracy_int8"])
+        sentences.append(
+            f"{made[-1]} takes {' and '.join(bought)} of {first}, and its int8 file gets "
+            f"{percent(left['accuracy_int8'], left['count'])} right ({change:+.2f} points)."
+        )
+    return sentences
 
 
 def studies(records: Records) -> list[str]:

@@ -54,16 +54,16 @@ def _row(records: Records, model: str) -> dict:
         ("fewshot", _few),
         ("finetune", _trained),
         ("distill", _trained),
+        ("compress", _trained),
         ("convert", _converted),
         ("quantize", _quantized),
         # After finetune: its accuracies are of the same images for both models.
         ("check", _checked),
         ("profile", _profiled),
     ):
-        # A distilled network is built as the one that is trained alone.
-        built = records.distilled.get(model, {}).get("alone", model)
-        found = records.result(built if step == "build" else model, step)
-        with damaged(ledger(records.folder, model, step)):
+        place = records.counted(model) if step == "build" else (model, step)
+        found = records.result(*place)
+        with damaged(ledger(records.folder, *place)):
             given = fields(found) if found is not None else {}
         row |= given
     return {key: row.get(key) for key in KEYS}
@@ -101,6 +101,7 @@ KEYS = (
 
 
 def _built(result: Mapping) -> dict:
+    result = result.get("network", result)  # what a compression made, beside how it was trained
     return {"params": result["params"], "macs": result.get("macs")}
 
 

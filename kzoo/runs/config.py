@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -28,9 +28,14 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> RunCo
         MissingError: no such file.
         UsageError: not YAML, an unknown key (with the nearest), a wrong value.
     """
-    file = _find(path)
+    return checked(read_values(path, shipped_configs()), overrides, str(path))
+
+
+def read_values(path: str | os.PathLike, shipped: Mapping[str, Path], what: str = "config") -> dict:
+    """What a YAML file, or one of the ``shipped``, says, unchecked; ``what`` it is."""
+    file = _find(path, shipped, what)
     if file.stat().st_size > MAX_BYTES:
-        raise UsageError(f"{path} is larger than {MAX_BYTES:,} bytes; is it a config?")
+        raise UsageError(f"{path} is larger than {MAX_BYTES:,} bytes; is it a {what}?")
     try:
         text = file.read_text()
     except ValueError as error:
@@ -38,23 +43,27 @@ def load_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> RunCo
     values = _parse(text, str(path))
     if not isinstance(values, dict):
         raise UsageError(f"{path} holds no mapping of keys to values")
+    return values
+
+
+def checked(values: dict, overrides: Sequence[str], source: str) -> RunConfig:
+    """The config of these values with their overrides; ``source`` is named where they are wrong."""
     for override in overrides:
         _apply(values, override)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         lines = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
-        raise UsageError(f"{path} is not a valid config:\n{lines}") from error
+        raise UsageError(f"{source} is not a valid config:\n{lines}") from error
 
 
-def _find(path: str | os.PathLike) -> Path:
-    shipped = shipped_configs()
+def _find(path: str | os.PathLike, shipped: Mapping[str, Path], what: str) -> Path:
     if Path(path).is_file():
         return Path(path)
     if str(path) in shipped:
         return shipped[str(path)]
     raise MissingError(
-        f"there is no config {str(path)!r}{nearest(str(path), shipped)} "
+        f"there is no {what} {str(path)!r}{nearest(str(path), shipped)} "
         f"(shipped with kzoo: {', '.join(shipped)})"
     )
 
@@ -74,6 +83,11 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
 )
+# It reads 2:4, zeros in groups of four, as 124 in a system of sixty.
+for _digit in "0123456789":
+    _Loader.yaml_implicit_resolvers[_digit].insert(
+        0, ("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$"))
+    )
 
 
 def _parse(text: str, source: str) -> object:

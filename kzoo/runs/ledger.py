@@ -25,9 +25,10 @@ ROOMS = {
     "fewshot": ("learn",),
     "finetune": ("learn",),
     "distill": ("learn",),
-    "convert": ("lite",),
-    "quantize": ("lite",),
-    "check": ("lite",),
+    "compress": ("compress", "learn"),
+    "convert": ("lite", "compress"),
+    "quantize": ("lite", "compress"),
+    "check": ("lite", "compress"),
     "profile": ("measure",),
     "report": ("report",),
 }

@@ -1,4 +1,4 @@
-"""The networks of a run: those that its config names, and those that a distillation adds."""
+"""The networks of a run: those that its config names, and what distills and compresses adds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kzoo.runs.schema import DistillConfig, ModelConfig, RunConfig, TeacherConfig, TrainConfig
+from kzoo.errors import UsageError
+from kzoo.runs.chain import Link
+from kzoo.runs.schema import (
+    DistillConfig,
+    ModelConfig,
+    RunConfig,
+    TeacherConfig,
+    TrainConfig,
+    is_file,
+)
 
 FILES = ("convert", "quantize", "check", "profile")
 """What is done with every network that was trained, in this order."""
@@ -19,12 +28,14 @@ class Member:
     Attributes:
         name: of its files and records.
         steps: those that it goes through where the config asks for them.
-        model, train: how it is built and trained; None where it is given. A distilled network is
-            built as ``alone``.
+        model, train: how it is built and trained; None where it is given or compressed. A distilled
+            network is built as ``alone``.
         size: of its images; None: as the run's.
         given: the file that it is, or "".
         alone, teacher: of a distilled network, the names of the same one trained alone and of its
             teacher, else "".
+        link: of a compressed network, how it was made of ``before``, else None.
+        before, first: the network before it in its chain, and that before all compressions.
     """
 
     name: str
@@ -35,15 +46,22 @@ class Member:
     given: str = ""
     alone: str = ""
     teacher: str = ""
+    link: Link | None = None
+    before: str = ""
+    first: str = ""
 
     @property
     def trainer(self) -> str:
         """The step that writes its ``.keras``."""
-        return next(step for step in ("distill", "finetune", "build") if step in self.steps)
+        makers = ("compress", "distill", "finetune", "build")
+        return next(step for step in makers if step in self.steps)
 
 
 def members(config: RunConfig) -> dict[str, Member]:
-    """Every network of a run by its name, a teacher before those that it teaches."""
+    """Every network of a run by its name, behind those that it is made of or taught by.
+
+    Where a network is distilled, that is the one that is compressed.
+    """
     found = []
     teacher = _teacher(config.distill) if config.distill else None
     if teacher:
@@ -52,13 +70,41 @@ def members(config: RunConfig) -> dict[str, Member]:
     if config.trains:
         steps = (*steps, "finetune", *FILES)
     for name, model in config.all_models().items():
-        found.append(Member(name, steps, model, config.train))
+        if is_file(model.name):
+            found.append(Member(name, ("build", *FILES), given=model.name))
+        else:
+            found.append(Member(name, steps, model, config.train))
         if teacher:
             pair = {"alone": name, "teacher": teacher.name}
             found.append(
                 Member(f"{name}_distilled", ("distill", *FILES), model, config.train, **pair)
             )
+        if config.compress and config.trains:
+            found += _chain(found[-1].name, name, config.compress.links())
+    names = [member.name for member in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two networks of the run would be called {twice[0]!r}")
     return {member.name: member for member in found}
+
+
+def _chain(first: str, name: str, links: Iterable[Link]) -> list[Member]:
+    """What is made of a trained network, each of the one before."""
+    found, before = [], first
+    for number, link in enumerate(links, start=1):
+        own = f"{name}_{number}_{link.verb}"
+        steps = ("compress", *FILES)
+        found.append(Member(own, steps, link=link, before=before, first=first))
+        before = own
+    return found
+
+
+def chains(known: Mapping[str, Member]) -> dict[str, list[str]]:
+    """By the name of a network, those that compressions made of it, in their order."""
+    found = {}
+    for name, member in known.items():
+        if member.first:
+            found.setdefault(member.first, []).append(name)
+    return found
 
 
 def _teacher(distill: DistillConfig) -> Member:
@@ -77,6 +123,10 @@ def needs(known: Mapping[str, Member], name: str, step: str) -> tuple[tuple[str,
     member = known[name]
     if step in ("fewshot", "finetune"):
         return ((name, "build"),)
+    if step == "compress":
+        return tuple(
+            (each, known[each].trainer) for each in dict.fromkeys((member.before, member.first))
+        )
     if step == "distill":
         return ((member.alone, "build"), (member.teacher, known[member.teacher].trainer))
     if step in ("convert", "quantize"):

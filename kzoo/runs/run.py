@@ -14,17 +14,21 @@ from kzoo.data.dataset import Dataset
 from kzoo.data.load import load_data
 from kzoo.errors import MissingError, UsageError
 from kzoo.files import disk_errors, write_bytes
+from kzoo.learn.augment import augmentation
 from kzoo.learn.lessons import AT_STAGES, checked_losses, chosen_cuts
 from kzoo.learn.optimizer import make_optimizer
 from kzoo.measure.runtimes import choose_runtime
 from kzoo.network.model_file import load_model
+from kzoo.network.named import layers_named
 from kzoo.progress import Progress, silent
 from kzoo.registry import entry
 from kzoo.report.table import summary_rows
+from kzoo.runs.chain import CompressConfig
 from kzoo.runs.config import load_config
-from kzoo.runs.given import check_split
+from kzoo.runs.given import check_given, check_split
 from kzoo.runs.ledger import Ledger
-from kzoo.runs.members import Member, asked, members, needs, with_needs
+from kzoo.runs.link import link_files
+from kzoo.runs.members import Member, asked, chains, members, needs, with_needs
 from kzoo.runs.schema import STEPS, RunConfig
 from kzoo.runs.steps import Steps
 from kzoo.zoo.build import skeleton
@@ -133,21 +137,42 @@ def _check_training(config: RunConfig, networks: Mapping[str, Member], data: Dat
         if member.trainer in {"finetune", "distill"} & {*config.steps}:
             for phase in member.train.all_phases(bool(member.model.weights)):
                 make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
+        if member.given and not any(other.teacher == member.name for other in networks.values()):
+            check_given(member.given, data, "the model")
+    if config.compress and "compress" in config.steps:
+        _check_chains(config.compress, networks, data)
     pairs = [member for member in networks.values() if member.teacher]
     if not pairs or "distill" not in config.steps:
         return
     teacher = networks[pairs[0].teacher]
     if teacher.given:
-        check_split(teacher.given, data)
+        check_split(teacher.given, data, "the teacher")
     losses = checked_losses(config.distill.losses, True)
     if config.distill.at or losses.keys() & {*AT_STAGES}:
-        large = load_model(teacher.given) if teacher.given else _outline(teacher)
+        large = _outline(teacher)
         for member in pairs:
             chosen_cuts(_outline(member), large, losses, config.distill.at)
 
 
+def _check_chains(config: CompressConfig, networks: Mapping[str, Member], data: Dataset) -> None:
+    for link in config.links():
+        training = config.training(link)
+        for phase in training["phases"]:
+            make_optimizer(phase.optimizer, phase.learning_rate, phase.schedule, 1)
+        augmentation(training.get("augment", "none"))
+        link_files(config, link)
+    for first in chains(networks):
+        network = _outline(networks[first])
+        for link in config.links():
+            layers_named(network, link.prefixes())
+    if config.teacher not in ("none", "self"):
+        check_given(config.teacher, data, "the teacher")
+
+
 def _outline(member: Member):
-    """Its network without weights, for the names of its stages."""
+    """Its network for the names of its layers; without weights where it is not given."""
+    if member.given:
+        return load_model(member.given)
     options = member.model.model_dump(include={"name", "norm", "flavour"})
     return skeleton(**options, **member.model.arguments)
 
@@ -182,6 +207,7 @@ def _done(
         if member.teacher
     }
     summary |= {"distilled": distilled} if distilled else {}
+    summary |= {"chains": found} if (found := chains(networks)) else {}
     _write_if_new(folder / "run.json", f"{json.dumps(summary, indent=1)}\n".encode())
     work = Steps(config, networks, data, ledger, progress)
     # Steps that are left out are looked at too: what they wrote must fit this config.

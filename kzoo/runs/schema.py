@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -16,21 +17,23 @@ from pydantic import (
     model_validator,
 )
 
-from kzoo.errors import UsageError
 from kzoo.learn.fewshot import HEADS
-from kzoo.learn.lessons import checked_losses
 from kzoo.learn.phase import BATCH_NORM, MONITORS, Phase, recipe_phases
+from kzoo.runs import chain
+from kzoo.runs.chain import CompressConfig, known_losses
 from kzoo.zoo.blocks import FLAVOURS, NORMS
 from kzoo.zoo.build import MAX_SEED
 
 STEPS = (
-    "build", "fewshot", "finetune", "distill", "convert", "quantize", "check", "profile", "report",
+    "build", "fewshot", "finetune", "distill", "compress", "convert", "quantize", "check",
+    "profile", "report",
 )  # fmt: skip
 """In the order in which they are done."""
 SECTIONS = {
     "train": ("finetune", "distill"),
     "fewshot": ("fewshot",),
     "distill": ("distill",),
+    "compress": ("compress",),
     "quantize": ("quantize",),
     "check": ("check",),
     "profile": ("profile",),
@@ -164,11 +167,7 @@ class DistillConfig(_Section):
     @field_validator("losses")
     @classmethod
     def _known_losses(cls, losses: dict[str, float] | None) -> dict[str, float] | None:
-        try:
-            checked_losses(losses, True)
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-        return losses
+        return known_losses(losses)
 
 
 class QuantizeConfig(_Section):
@@ -202,8 +201,11 @@ class ProfileConfig(_Section):
 class RunConfig(_Section):
     """A whole run; see configs/quickstart.yaml.
 
-    Without ``steps``, those that its sections ask for: "fewshot" and "distill" where there are
-    sections of these names; and all others, unless "fewshot" stands without any section of theirs.
+    A model is a name, a section, or a trained ``.keras`` file, which is not trained any more.
+
+    Without ``steps``, those that its sections ask for: "fewshot", "distill" and "compress" where
+    there are sections of these names; and all others, unless "fewshot" stands without any section
+    of theirs.
     """
 
     name: str
@@ -212,6 +214,7 @@ class RunConfig(_Section):
     train: TrainConfig = TrainConfig()
     fewshot: FewshotConfig | None = None
     distill: DistillConfig | None = None
+    compress: CompressConfig | None = None
     quantize: QuantizeConfig = QuantizeConfig()
     check: CheckConfig = CheckConfig()
     profile: ProfileConfig = ProfileConfig()
@@ -219,9 +222,9 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0, le=MAX_SEED)
 
     def all_models(self) -> dict[str, ModelConfig]:
-        """Every model by its name."""
+        """Every model by its name; a trained file by that of the file, without the ending."""
         models = [ModelConfig(name=m) if isinstance(m, str) else m for m in self.models]
-        return {model.name: model for model in models}
+        return {Path(m.name).stem if is_file(m.name) else m.name: m for m in models}
 
     @property
     def trains(self) -> bool:
@@ -246,14 +249,25 @@ class RunConfig(_Section):
         given = {section for section in SECTIONS if values.get(section) is not None}
         if given == {"fewshot"}:
             return values | {"steps": ["build", "fewshot", "report"]}
-        absent = {"fewshot", "distill"} - given
+        absent = {"fewshot", "distill", "compress"} - given
+        models = values.get("models")
+        if isinstance(models, list) and all(map(is_file, models)):
+            absent.add("finetune")
         return values | {"steps": [step for step in STEPS if step not in absent]}
 
     @model_validator(mode="after")
     def _sections_of_steps(self) -> RunConfig:
-        for step in ("fewshot", "distill"):
+        for step in ("fewshot", "distill", "compress"):
             if step in self.steps and getattr(self, step) is None:
                 raise ValueError(f"step {step!r} needs a section of that name")
+        for model in self.models:
+            if is_file(getattr(model, "name", "")):
+                raise ValueError(f"models: a trained file stands alone, as {model.name!r}")
+            if is_file(model) and (self.fewshot or self.distill):
+                raise ValueError(
+                    f"models: {model!r} is trained; fewshot and distill work on networks that the "
+                    "run builds"
+                )
         if "fewshot" in self.steps and self.trains and "logits-T" in self.fewshot.head:
             raise ValueError(
                 "fewshot: head 'logits-T' stands on the network's own classes, and a run that "
@@ -267,6 +281,11 @@ class RunConfig(_Section):
         if not re.fullmatch(r"[\w][\w.-]*", name):
             raise ValueError("it names a folder: letters, digits, '_', '-' and '.' only")
         return name
+
+
+def is_file(model: object) -> bool:
+    """Whether what stands for a model is a trained network's file."""
+    return isinstance(model, str) and Path(model).suffix in (".keras", ".h5")
 
 
 NAMED = {
@@ -286,5 +305,6 @@ NAMED = {
 
 def fields(location: Sequence[object]) -> list[str]:
     """The keys that are known at a place in a config, ``("train", "phases", 0)``."""
-    inside = [NAMED[part] for part in location if part in NAMED]
+    named = chain.NAMED if location[:1] == ("compress",) else NAMED
+    inside = [named[part] for part in location if part in named]
     return list((inside[-1] if inside else RunConfig).model_fields)

@@ -12,7 +12,6 @@ from kzoo.files import existing, sha256
 from kzoo.learn.distill import distill
 from kzoo.learn.fewshot import fewshot
 from kzoo.learn.finetune import finetune
-from kzoo.learn.training import Training
 from kzoo.learn.variants import decoded_at
 from kzoo.lite.check import check
 from kzoo.lite.convert import convert
@@ -26,6 +25,7 @@ from kzoo.registry import entry, pair
 from kzoo.report.html import write_report
 from kzoo.runs.given import take_over
 from kzoo.runs.ledger import Ledger
+from kzoo.runs.link import link_files, link_settings, linked
 from kzoo.runs.members import Member
 from kzoo.runs.samples import write_samples
 from kzoo.runs.schema import PhaseConfig, RunConfig
@@ -93,6 +93,7 @@ class Steps:
 
     def _data_of(self, name: str) -> Dataset:
         """The run's photos at the network's own size."""
+        name = self.members[name].first or name
         size = self.members[name].size
         if self.members[name].given:
             size = self.ledger.intact("build", name)["result"]["size"]
@@ -147,7 +148,7 @@ class Steps:
         self.ledger.step(
             "build",
             name,
-            inputs={"model": sha256(existing(source, "the teacher"))},
+            inputs={"model": sha256(existing(source, "the model"))},
             settings={},
             outputs=[file],
             work=lambda: take_over(source, self.folder / file),
@@ -186,8 +187,13 @@ class Steps:
             inputs={"model": self._hash("build", name), "data": data.fingerprint},
             settings=options,
             work=lambda **given: finetune(
-                self.folder / "models" / f"{name}.init.keras", data, **options, **given
-            ),
+                self.folder / "models" / f"{name}.init.keras",
+                data,
+                checkpoint_seconds=member.train.checkpoint_seconds,
+                force=True,
+                **options,
+                **given,
+            ).to_dict(),
         )
 
     def _distill(self, name: str) -> None:
@@ -209,7 +215,31 @@ class Steps:
                 self.data,
                 teacher=models / f"{member.teacher}.keras",
                 alone=False,
+                checkpoint_seconds=member.train.checkpoint_seconds,
+                force=True,
                 **options,
+                **given,
+            ).to_dict(),
+        )
+
+    def _compress(self, name: str) -> None:
+        member, config, models = self.members[name], self.config.compress, self.folder / "models"
+        data = self._data_of(name)
+        inputs = {"model": self._trained(member.before), "data": data.fingerprint}
+        if config.teacher == "self":
+            inputs["teacher"] = self._trained(member.first)
+        self._train(
+            "compress",
+            name,
+            inputs=inputs | link_files(config, member.link),
+            settings=link_settings(config, member.link) | {"seed": self.config.seed},
+            work=lambda **given: linked(
+                config,
+                member.link,
+                models / f"{member.before}.keras",
+                models / f"{member.first}.keras",
+                data,
+                seed=self.config.seed,
                 **given,
             ),
         )
@@ -217,6 +247,7 @@ class Steps:
     def _training(self, member: Member) -> dict:
         """The settings that `finetune` and `distill` share."""
         phases = member.train.all_phases(bool(member.model.weights))
+        # How often a checkpoint is written is of no concern to the result, nor to its key.
         own = {"phases", "checkpoint_seconds", "auxiliary_weight", *PhaseConfig.model_fields}
         return {
             "phases": [asdict(phase) for phase in phases],
@@ -231,22 +262,20 @@ class Steps:
         *,
         inputs: Mapping[str, str],
         settings: Mapping[str, object],
-        work: Callable[..., Training],
+        work: Callable[..., dict],
     ) -> None:
         file = f"models/{name}.keras"
 
         def trained() -> dict:
             found = work(
                 output=self.folder / file,
-                force=True,
-                # How often a checkpoint is written is of no concern to the result, nor to its key.
-                checkpoint_seconds=self.members[name].train.checkpoint_seconds,
                 engine=fast_engine(),
                 progress=_named(self.progress, name),
             )
             # Those of a training with other settings, which was cut short.
-            shutil.rmtree(self.folder / f"{file}.checkpoints", ignore_errors=True)
-            return found.to_dict()
+            for kept in ("checkpoints", "rounds"):
+                shutil.rmtree(self.folder / f"{file}.{kept}", ignore_errors=True)
+            return found
 
         self.ledger.step(step, name, inputs=inputs, settings=settings, outputs=[file], work=trained)
 

@@ -91,7 +91,7 @@ def complete(words: str) -> list[str]:
 
 def test_commands_are_completed():
     assert complete("kzoo ") == list(COMMANDS)
-    assert complete("kzoo q") == ["quantize"]
+    assert complete("kzoo q") == ["qat", "quantize"]
     assert complete("kzoo zzz") == []
 
 
@@ -107,3 +107,4 @@ def test_options_data_and_configs_are_completed():
     assert complete("kzoo build lenet5 --head s") == ["softmax"]
     assert "digits" in complete("kzoo data di")
     assert "quickstart" in complete("kzoo run qu")
+    assert "download" in complete("kzoo recipe do")

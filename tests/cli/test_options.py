@@ -46,6 +46,7 @@ DIFFERENCES = {
     "profile": (set(), set()),
     "convert": (set(), set()),
     "run": (set(), set()),
+    "recipe": (set(), set()),
     "list": (set(), set()),
 }
 FUNCTIONS = {"data": kzoo.load_data, "list": kzoo.list_models}

@@ -432,3 +432,39 @@ def distilled_run(tmp_path) -> Path:
     }
     (folder / "run.json").write_text(json.dumps(run))
     return folder
+
+
+@pytest.fixture
+def chain_run(tmp_path) -> Path:
+    """The folder of a run that compresses a network twice, without its report."""
+    folder = write_run(tmp_path / "chain")
+    write_model(folder, "net", failures=[], samples=100, size=99_000)
+    pipeline = ["convert", "quantize", "check", "profile"]
+    made = ["net_1_slim", "net_2_qat"]
+    for name, before, left in zip(made, ("net", made[0]), (2, 3), strict=True):
+        write_model(folder, name, failures=[], samples=100, size=99_000 // left, trainer="compress")
+        (folder / "ledger" / f"{name}.build.json").unlink()
+        path = folder / "ledger" / f"{name}.compress.json"
+        record = json.loads(path.read_text())
+        record["inputs"] = {"model": sha(f"{before}.keras"), "teacher": sha("net.keras")}
+        # As one writes it that trains with its defaults.
+        del record["settings"]["batch_size"]
+        record["result"] |= {
+            "recipe": {"batch_size": 32},
+            "sparsity": 0.25,
+            "coded_bytes": 12_345,
+            "network": {
+                "params": 77_898 // left, "total_params": 78_000 // left, "macs": 6_000_000,
+                "classes": 3, "size": [8, 8], "channels": 1,
+            },
+        }  # fmt: skip
+        path.write_text(json.dumps(record))
+    steps = {"net": ["build", "finetune", *pipeline]}
+    run = {
+        "name": "chain",
+        "models": ["net", *made],
+        "steps": steps | {name: ["compress", *pipeline] for name in made},
+        "chains": {"net": made},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder

@@ -10,7 +10,7 @@ from kzoo.errors import BadInputError
 from kzoo.report.html import write_report
 from kzoo.report.records import read_records
 from kzoo.report.sections import notices
-from kzoo.report.summary import distillations, run_tables, studies
+from kzoo.report.summary import compressions, distillations, run_tables, studies
 from kzoo.report.table import format_rows, rows, summary_rows
 
 
@@ -116,6 +116,54 @@ def test_a_teacher_that_was_trained_again_makes_the_distilled_one_out_of_date(di
         *(f"big_teacher: the record of {step}" for step in ("convert", "quantize", "check")),
         "small_distilled: the record of distill",
     ]
+
+
+def test_a_chain_has_its_stages_one_below_the_other_and_what_each_left(chain_run):
+    models, table = run_tables(chain_run)
+    assert [row[0] for row in models.cells] == ["net", "net_1_slim", "net_2_qat"]
+    assert table.title == "Compression of net"
+    assert len(table.header) == len(table.cells[0])
+    assert [row[3:7] for row in table.cells] == [
+        ["77,898", "12.2 M", "99.0", "97.8"],
+        ["38,949 ÷2.0", "6.00 M ÷2.0", "49.5 ÷2.0", "48.3 ÷2.0"],
+        ["25,966 ÷3.0", "6.00 M ÷2.0", "33.0 ÷3.0", "31.8 ÷3.1"],
+    ]
+    assert all(row[1:3] == ["96.7 %", "90.0 %"] for row in table.cells)
+
+
+def test_what_a_chain_bought_is_said(chain_run):
+    records = read_records(chain_run)
+    found = rows(records)
+    (sentence,) = compressions(records, found)
+    ratio = found[2]["gzip_int8"] / found[0]["gzip_int8"]
+    assert sentence == (
+        f"net_2_qat takes {ratio:.2f} of the download (int8, gzip) and 1.00 of the latency of net, "
+        "and its int8 file gets 90.0 % right (+0.00 points)."
+    )
+    page = write_report(chain_run).read_text()
+    assert sentence in page
+    assert "not done" not in page
+    assert "OUT OF DATE" not in page
+    for fact in ("made of", "net_1_slim", "25.0 %", "12.3 kB", "batches of 32"):
+        assert fact in page.partition('id="model-3"')[2]
+
+
+def test_a_network_that_was_compressed_again_makes_the_next_out_of_date(chain_run):
+    change(chain_run, "net_1_slim", "compress", outputs={"models/net_1_slim.keras": "0" * 64})
+    records = read_records(chain_run)
+    told = [text for text in notices(records, rows(records)) if "OUT OF DATE" in text]
+    assert [text.partition(" is ")[0] for text in told] == [
+        *(f"net_1_slim: the record of {step}" for step in ("convert", "quantize", "check")),
+        "net_2_qat: the record of compress",
+    ]
+
+
+@pytest.mark.parametrize("chains", [{"net": ["other"]}, {"other": ["net"]}, {"net": 3}, 3])
+def test_a_damaged_chain_is_told(chain_run, chains):
+    run = json.loads((chain_run / "run.json").read_text())
+    (chain_run / "run.json").write_text(json.dumps(run | {"chains": chains}))
+    with pytest.raises(BadInputError, match=r"run\.json"):
+        read_records(chain_run)
 
 
 @pytest.mark.parametrize(
