@@ -38,8 +38,18 @@ def pooled_to(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
     if height % h == 0 and width % w == 0:
         step = (height // h, width // w)
         return x if step == (1, 1) else keras.layers.AveragePooling2D(step)(x)
-    # Not for all: its windows are larger than a map that is averaged to one cell.
-    return keras.layers.AdaptiveAveragePooling2D(size)(x)
+    # Not by Keras' adaptive pooling, which gives NaN at the edges on JAX (3.15).
+    x = keras.ops.einsum("ah,nhwc->nawc", _windows(height, h), x)
+    return keras.ops.einsum("bw,nawc->nabc", _windows(width, w), x)
+
+
+def _windows(length: int, cells: int) -> np.ndarray:
+    """float32 (cells, length): the means of windows that begin and end at the nearest places."""
+    found = np.zeros((cells, length), np.float32)
+    for i in range(cells):
+        begin, end = i * length // cells, -(-(i + 1) * length // cells)
+        found[i, begin:end] = 1 / (end - begin)
+    return found
 
 
 def attention(x: keras.KerasTensor, size: tuple[int, int]) -> keras.KerasTensor:
