@@ -155,7 +155,9 @@ def extracted(
         # XLA's maximum of NaN and 0 is 0: behind a ReLU nothing would show.
         for weight in asked.weights:
             if not np.isfinite(np.asarray(weight, np.float32)).all():
-                raise BadInputError(f"{part.name} has NaN or infinity in its weights {weight.path}")
+                raise BadInputError(
+                    f"{part.name} has NaN in its weights, {weight.path}, or infinity"
+                )
         done = 0
         with contextlib.closing(engine.run(asked, images)) as batches:
             for batch in batches:
