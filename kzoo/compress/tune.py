@@ -100,7 +100,7 @@ def tune(
         prepare: makes of the model what is trained, an equal one.
         phases: as for `kzoo.finetune`.
         data_options: arguments of `kzoo.load_data`; the split is by default that of the model.
-        teacher: as for `kzoo.distill`, or None.
+        teacher: as for `kzoo.distill`, or None; the model itself will do.
         seed, progress: as for `kzoo.finetune`.
         training: what else `kzoo.finetune` takes, or with a teacher `kzoo.distill`.
     """
@@ -118,6 +118,9 @@ def tune(
     judged = evaluate(before, data, progress=progress)
     training |= {"projection": projection, "phases": phases, "seed": seed, "progress": progress}
     train = finetune
+    paths = [each for each in (model, teacher) if isinstance(each, (str, os.PathLike))]
+    if len(paths) == 2 and Path(paths[0]).resolve() == Path(paths[1]).resolve():
+        teacher = before  # what it was teaches what it becomes
     if teacher is not None:
         train, training = distill, {"alone": False, "teacher": teacher, **training}
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:

@@ -117,6 +117,12 @@ def test_a_stopped_pruning_resumes_with_its_masks_and_schedule(small, few_digits
     assert not list(tmp_path.glob("*.checkpoints"))
 
 
+def test_a_file_teaches_its_own_pruned_self(small, few_digits):
+    found = kzoo.prune(small, few_digits, sparsity=0.5, teacher=small, phases=PHASES)
+    assert found.training.teacher.log_loss == pytest.approx(found.before.log_loss, rel=1e-4)
+    assert found.sparsity == pytest.approx(0.5, abs=0.01)
+
+
 def test_kept_zeros_stay_while_the_rest_is_trained(small, few_digits):
     model = kzoo.prune(small, few_digits, sparsity=0.6, phases=PHASES).training.model
     before = {layer.name: np.array(layer.kernel) for layer in model.layers if layer.weights}
