@@ -9,9 +9,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-LEVELS = 255
-"""Steps from the least to the largest of 256 values."""
-LARGEST = 127
+from kzoo.compress.grid import LEAST, LEVELS, levels
+
+LARGEST = levels()
 """Of a weight: its range is symmetric, so -128 is not used and a zero stays zero."""
 MOMENTUM = 0.95
 
@@ -51,7 +51,8 @@ def kernel_scale(kernel, axes, factor=None):
             weight is the largest of its channel, from which an exporter finds the step again.
     """
     largest = ops.max(ops.abs(kernel), axes, keepdims=True)
-    scale = ops.stop_gradient(ops.where(largest > 0, largest, 1.0)) / LARGEST
+    # Of a channel of zeros, too, the step is the exporter's: its bias is rounded to it.
+    scale = ops.stop_gradient(ops.maximum(largest, LEAST)) / LARGEST
     return scale if factor is None else scale * ops.exp(ops.minimum(factor, 0.0))
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from kzoo.errors import UsageError
 
+LEVELS = 255
+"""Steps from the least to the largest of the 256 values of an activation."""
 LEAST = 5e-7
 """The largest weight of a channel counts as at least this: the converter's floor."""
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kzoo.compress.apart import apart
-from kzoo.compress.graph import Call, readers, replay, scale_and_offset
+from kzoo.compress.graph import Call, is_batch_norm, readers, replay, scale_and_offset
+from kzoo.compress.grid import LEVELS
 from kzoo.errors import BadInputError
 from kzoo.network.graph import calls
 
@@ -33,7 +34,6 @@ MOVING = {
     "Split", "Pad", "Maximum", "Minimum",
 }  # fmt: skip
 """Their values are among those of their inputs, and LiteRT asks for the same range."""
-LEVELS = 255
 SAME_RANGE = {"AveragePooling2D", "UpSampling2D", "Resizing"}
 """They make new values, in the range of their input."""
 FIXED = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
@@ -85,7 +85,7 @@ def spread(model: keras.Model) -> keras.Model:
         if activation_of(node) == "silu" and type(layer).__name__ in ("Activation", "Silu"):
             gate = layers.Activation("sigmoid", name=fresh(f"{layer.name}_sigmoid"))(x)
             return layers.Multiply(name=fresh(f"{layer.name}_product"))([x, gate])
-        if type(layer).__name__ == "BatchNormalization" and _along_channels(layer, node):
+        if is_batch_norm(node) and len(node.outputs[0].shape) == 4:
             if layer not in norms:
                 norms[layer] = layers.DepthwiseConv2D(1, name=layer.name)
             return norms[layer](x)
@@ -96,12 +96,6 @@ def spread(model: keras.Model) -> keras.Model:
         scale, offset = scale_and_offset(layer)
         own.set_weights([scale.reshape(1, 1, -1, 1), offset])
     return found
-
-
-def _along_channels(layer, node) -> bool:
-    """Whether a BatchNormalization is one factor and one summand per channel of a map."""
-    rank = len(node.outputs[0].shape)
-    return rank == 4 and layer.axis in (-1, 3) and not node.arguments.kwargs.get("training")
 
 
 @dataclass(frozen=True)
@@ -244,6 +238,8 @@ def rounding(
         A new model with the weights of ``model``, whose ranges are empty: they begin with the first
         batch that it is trained on. Layers keep their names.
     """
+    import keras
+
     from kzoo.compress.fake_quant import ROUNDED, Range
 
     placed, layers = points(model), {}
@@ -267,8 +263,6 @@ def rounding(
             outputs = call.repeat(**_shifted(layer))
         else:
             outputs = call.repeat()
-        import keras
-
         outputs = keras.tree.flatten(outputs)
         return [ranged(old, new) for old, new in zip(call.node.outputs, outputs, strict=True)]
 

@@ -70,14 +70,21 @@ def quantize(
     if samples < 1:
         raise UsageError(f"samples is at least 1; {samples} was given")
     output = check_arguments(output, io, head, force)
+    asked = {"equalize": equalize, "adaround": adaround, "correct_bias": correct_bias}
     with model_path(model) as path:
+        notes = read_notes(path)
+        if notes.get("ranges") and any(asked.values()):
+            given = ", ".join(name for name, wanted in asked.items() if wanted)
+            raise UsageError(
+                f"{shown(model)} was trained with the rounding of int8, which is exported as it "
+                f"is; leave out {given}, or quantize the file that kzoo qat was given"
+            )
         with blame(f"{shown(model)} cannot be read"):
             net = call_shared("kzoo.lite.translate:describe", model=str(path))
         options = {"progress": progress, **(data_options or {})}
-        data = matching_data(net["input"], net["classes"], calibrate, read_notes(path), **options)
+        data = matching_data(net["input"], net["classes"], calibrate, notes, **options)
         chosen = np.sort(data.order("train", seed, 0)[:samples])
         images = np.ascontiguousarray(data.images[chosen])
-        asked = {"equalize": equalize, "adaround": adaround, "correct_bias": correct_bias}
         if not any(asked.values()):
             return write_lite(path, output, "int8", io, head, images, force, progress)
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:

@@ -12,10 +12,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from kzoo.compress.grid import rounded, scales
 from kzoo.errors import BadInputError
 from kzoo.lite.flatbuffer import operator, parse, serialize
 
-LARGEST = 127
 CLOSE = 1e-3
 """Of a tensor's largest value: what two runtimes may differ by and be the same tensor."""
 
@@ -92,14 +92,15 @@ def in_one_step(data: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:
         else:
             continue
         del left[name]
-        step = np.abs(kernel).max() / LARGEST
+        step = scales(kernel, per="tensor")
         buffer = model.buffers[weight.buffer]
-        buffer.data = np.round(turned / step).astype(np.int8).view(np.uint8).ravel()
-        weight.quantization.scale = [float(step)] * len(steps)
+        buffer.data = rounded(turned, step).view(np.uint8).ravel()
+        step = step.item()
+        weight.quantization.scale = [step] * len(steps)
         for each in bias:
             numbers = np.frombuffer(bytes(model.buffers[each.buffer].data), np.int32)
             exact = numbers * np.asarray(each.quantization.scale)
-            scale = float(step) * entry.quantization.scale[0]
+            scale = step * entry.quantization.scale[0]
             model.buffers[each.buffer].data = (
                 np.round(exact / scale).astype(np.int32).view(np.uint8)
             )

@@ -180,6 +180,10 @@ class QuantizeConfig(_Section):
     io: Literal["uint8", "float32"] = "uint8"
 
 
+CHANGES = ("equalize", "adaround", "correct_bias")
+"""The fields of `QuantizeConfig` that make another network of the one that is exported."""
+
+
 class CheckConfig(_Section):
     """The gates of `kzoo.check`, for the int8 file; exit code 1 if one is not met."""
 
@@ -268,6 +272,12 @@ class RunConfig(_Section):
                     f"models: {model!r} is trained; fewshot and distill work on networks that the "
                     "run builds"
                 )
+        made = [name for name in CHANGES if getattr(self.quantize, name)]
+        if made and "compress" in self.steps and self.compress.links()[-1].verb == "qat":
+            raise ValueError(
+                f"quantize: {', '.join(made)} changes a network before it is exported; the chain "
+                "ends with qat, whose rounding is exported as it was trained: leave out one of them"
+            )
         if "fewshot" in self.steps and self.trains and "logits-T" in self.fewshot.head:
             raise ValueError(
                 "fewshot: head 'logits-T' stands on the network's own classes, and a run that "

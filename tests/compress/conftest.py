@@ -13,6 +13,17 @@ from kzoo.registry import entry
 SMALLEST = {"inception_v2": 75, "inception_v3": 75, "inception_resnet_v2": 75, "xception": 71}
 
 
+@pytest.fixture(scope="session")
+def smallest():
+    """smallest(name): the size that makes a registered network quick, None for its own."""
+
+    def size(name: str) -> int | None:
+        own = entry(name).size
+        return None if isinstance(own, tuple) or own <= 64 else SMALLEST.get(name, 64)
+
+    return size
+
+
 def outputs(model, count: int = 3) -> list[np.ndarray]:
     """What a model gives on random pixels, one array per output."""
     import keras
@@ -81,14 +92,11 @@ def unread():
 
 
 @pytest.fixture
-def network(shaken):
+def network(shaken, smallest):
     """A registered network at a small size, where nothing is close to zero."""
 
     def make(name: str):
-        own = entry(name).size
-        small = isinstance(own, tuple) or own <= 64
-        size = None if small else SMALLEST.get(name, 64)
-        model = shaken(kzoo.build(name, size=size, classes=7, seed=0))
+        model = shaken(kzoo.build(name, size=smallest(name), classes=7, seed=0))
         for layer in model.layers:
             if "scale" in layer.name and layer.weights:  # begins at 1e-6 and hides its branch
                 layer.set_weights([np.ones_like(weight) for weight in layer.get_weights()])

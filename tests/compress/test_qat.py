@@ -14,10 +14,9 @@ from kzoo.errors import BadInputError, UsageError
 from kzoo.learn.evaluate import outputs, softmax
 from kzoo.network.graph import calls
 from kzoo.network.model_file import load_model, read_notes, save_model
-from kzoo.registry import entry, list_models
+from kzoo.registry import list_models
 
 SHORT = [{"epochs": 2, "learning_rate": 1e-3}]
-SMALLEST = {"inception_v2": 75, "inception_v3": 75, "inception_resnet_v2": 75, "xception": 71}
 QUICK = ("resnet8", "ds_cnn", "squeezenet1_1")
 
 
@@ -131,6 +130,22 @@ def test_the_file_is_a_plain_model_on_the_grid(aware):
         np.testing.assert_allclose(whole, np.round(whole), atol=1e-3)
 
 
+def test_a_channel_of_zeros_keeps_its_bias():
+    import keras
+
+    from kzoo.compress.ranges import baked
+
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, keras.layers.Conv2D(2, 3, name="head")(image))
+    kernel, bias = model.get_weights()
+    kernel[..., 1], bias[:] = 0, 0.0123456
+    model.set_weights([kernel, bias])
+    network = rounding(model)
+    network(np.full((1, 8, 8, 1), 255.0, np.float32), training=True)
+    baked(network, model)
+    np.testing.assert_allclose(model.get_weights()[1][1], bias[1], rtol=1e-5)
+
+
 NAMES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in list_models()
 ]
@@ -138,37 +153,30 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_network_is_spread_without_change_and_every_tensor_has_a_range(
-    name, shaken, difference
+    name, network, difference
 ):
-    own = entry(name).size
-    size = None if isinstance(own, tuple) or own <= 64 else SMALLEST.get(name, 64)
-    model = shaken(kzoo.build(name, size=size, classes=7, seed=0))
-    for layer in model.layers:
-        if "scale" in layer.name and layer.weights:  # begins at 1e-6 and hides its branch
-            layer.set_weights([np.ones_like(weight) for weight in layer.get_weights()])
+    model = network(name)
     plain = spread(model)
     assert difference(model, plain) < 1e-5
     # Without ranges nothing is rounded but what LiteRT fixes, and the weights.
-    network = rounding(plain)
+    twin = rounding(plain)
     assert [layer.name for layer in spread(plain).layers] == [layer.name for layer in plain.layers]
     found = points(plain)
     assert found.of
     last = calls(plain)[-1].outputs[0]
     assert found.source[id(last)] is not None
     assert {f"{point.name}_range" for point in found.of.values()} <= {
-        layer.name for layer in network.layers
+        layer.name for layer in twin.layers
     }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
-def test_every_lite_file_computes_what_was_trained(name, tmp_path):
+def test_every_lite_file_computes_what_was_trained(name, smallest, tmp_path):
     pytest.importorskip("tensorflow")
     from kzoo.compress.ranges import baked
 
-    own = entry(name).size
-    size = None if isinstance(own, tuple) or own <= 64 else SMALLEST.get(name, 64)
-    model = spread(kzoo.build(name, size=size, classes=7, seed=0))
+    model = spread(kzoo.build(name, size=smallest(name), classes=7, seed=0))
     network = rounding(model)
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (8, *model.inputs[0].shape[1:]), np.uint8)
@@ -317,6 +325,12 @@ def test_what_cannot_be_trained_is_told_before(tiny, few_digits):
 
     with pytest.raises(BadInputError, match="functional or Sequential"):
         kzoo.qat(Own(), few_digits)
+
+
+@pytest.mark.parametrize("option", ["equalize", "adaround", "correct_bias"])
+def test_a_trained_rounding_is_exported_as_it_is(option, aware, few_digits, tmp_path):
+    with pytest.raises(UsageError, match=f"leave out {option}, or quantize the file that kzoo qat"):
+        kzoo.quantize(aware()[1], tmp_path / "a.tflite", calibrate=few_digits, **{option: True})
 
 
 def test_a_file_that_was_changed_after_its_training_is_told(aware, few_digits, tmp_path):
