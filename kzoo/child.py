@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib
+import inspect
 import json
 import os
 import queue
@@ -30,11 +32,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from kzoo import errors
 from kzoo.errors import BadInputError, KzooError
 from kzoo.files import DISK_ERRORS
 from kzoo.light_keras import light_keras
+from kzoo.progress import Progress, silent
 
 LOG_LINES = 12
 MOST_KEPT = 2 << 30
@@ -50,12 +54,16 @@ class ChildCrashed(KzooError):
         self.log = log
 
 
-def call(function: str, *, timeout: float = 1800, **arguments: object) -> object:
+def call(
+    function: str, *, timeout: float = 1800, progress: Progress = silent, **arguments: object
+) -> object:
     """Runs ``"module:function"`` in a fresh child process and returns its JSON result.
 
     Args:
-        function: an importable function that takes and returns JSON values.
-        timeout: seconds after which the child is killed.
+        function: an importable function that takes and returns JSON values. One that has a
+            parameter ``progress`` gets what passes its reports on.
+        timeout: seconds without an answer or a report after which the child is killed.
+        progress: called as the function reports.
         arguments: its keyword arguments, JSON values.
 
     Raises:
@@ -65,7 +73,7 @@ def call(function: str, *, timeout: float = 1800, **arguments: object) -> object
     """
     worker = Worker()
     try:
-        return worker.call(function, timeout=timeout, **arguments)
+        return worker.call(function, timeout=timeout, progress=progress, **arguments)
     finally:
         worker.close()
 
@@ -77,7 +85,14 @@ class Worker:
         self._process: subprocess.Popen | None = None
         self._lock = threading.Lock()
 
-    def call(self, function: str, *, timeout: float = 1800, **arguments: object) -> object:
+    def call(
+        self,
+        function: str,
+        *,
+        timeout: float = 1800,
+        progress: Progress = silent,
+        **arguments: object,
+    ) -> object:
         """As `call`, in this worker's process; a crashed one is replaced at the next call."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
@@ -92,6 +107,9 @@ class Worker:
                 self._process.stdin.write(request + "\n")
                 self._process.stdin.flush()
                 answer = self._read_line(timeout)
+                while answer and "progress" in (report := json.loads(answer)):
+                    progress(*report["progress"])
+                    answer = self._read_line(timeout)
             except BrokenPipeError:
                 answer = ""
             except BaseException:  # Ctrl-C too: the child must not outlive the question
@@ -244,7 +262,11 @@ def _serve(answers_fd: int) -> None:
             module, name = request["function"].split(":")
             try:
                 os.chdir(request["folder"])
-                value = getattr(importlib.import_module(module), name)(**request["arguments"])
+                function = getattr(importlib.import_module(module), name)
+                given = request["arguments"]
+                if "progress" in inspect.signature(function).parameters:
+                    given["progress"] = functools.partial(_report, answers)
+                value = function(**given)
                 answer = {"value": value}
             except KzooError as error:
                 answer = {"error": type(error).__name__, "message": str(error)}
@@ -255,6 +277,11 @@ def _serve(answers_fd: int) -> None:
             sys.stderr.flush()
             answers.write(json.dumps({**answer, "peak": _peak_bytes()}) + "\n")
             answers.flush()
+
+
+def _report(answers: TextIO, task: str, done: int, total: int) -> None:
+    answers.write(json.dumps({"progress": [task, done, total]}) + "\n")
+    answers.flush()
 
 
 def _peak_bytes() -> int:

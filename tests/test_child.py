@@ -30,6 +30,11 @@ def origins():
     import json, numpy, kzoo
     return [json.__file__, numpy.__file__, kzoo.__file__]
 
+def count(progress, to):
+    for i in range(to):
+        progress("count", i + 1, to)
+    return to
+
 def pid():
     return os.getpid()
 
@@ -244,6 +249,13 @@ def test_a_call_leaves_no_process():
     before = children.read_text()
     call("child_functions:same", value=0)
     assert children.read_text() == before
+
+
+def test_what_a_function_reports_reaches_its_caller(worker):
+    seen = []
+    found = worker.call("functions:count", progress=lambda *report: seen.append(report), to=3)
+    assert (found, seen) == (3, [("count", 1, 3), ("count", 2, 3), ("count", 3, 3)])
+    assert worker.call("functions:count", to=2) == 2
 
 
 def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_childs_death(worker):

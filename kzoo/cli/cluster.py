@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.gain import ZEROS, compressing, gained
+from kzoo.cli.gain import ZEROS, compressing, engine_of, engine_option, gained
 from kzoo.cli.terminal import bar
 
 
@@ -36,8 +36,9 @@ from kzoo.cli.terminal import bar
     show_default=True,
     help="Fold BatchNormalization before; an exporter would give each channel values of its own.",
 )
+@engine_option
 @compressing
-def command(model, data, output, force, as_json, **options) -> None:
+def command(model, data, output, engine, force, as_json, **options) -> None:
     """Give the kernels of the trained .keras file MODEL few distinct values, and train these.
 
     The values are as few in the file and in its float .tflite. They shrink what is downloaded, not
@@ -51,7 +52,6 @@ def command(model, data, output, force, as_json, **options) -> None:
     """
     from kzoo.compress.cluster import cluster
     from kzoo.files import new_output
-    from kzoo.lite.extract import fast_engine
 
     for written in (output, f"{output}.json", f"{output}.png"):
         new_output(written, force=force)
@@ -61,7 +61,7 @@ def command(model, data, output, force, as_json, **options) -> None:
             data,
             output=output,
             force=force,
-            engine=fast_engine(),
+            engine=engine_of(engine),
             progress=progress,
             **options,
         )

@@ -68,6 +68,22 @@ def trained(command: Callable, missing: Callable = tuning, rate: str = "") -> Ca
     return command
 
 
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["kzoo", "tfmot"]),
+    default="kzoo",
+    show_default=True,
+    help="tfmot: TensorFlow Model Optimization trains it, in a process of its own, where it can.",
+)
+
+
+def engine_of(chosen: str) -> object:
+    """What the public functions call ``engine``, of what was typed."""
+    from kzoo.lite.extract import fast_engine
+
+    return chosen if chosen == "tfmot" else fast_engine()
+
+
 ZEROS = "zeros and shared values shrink the download, not the latency"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.gain import ZEROS, compressing, gained
+from kzoo.cli.gain import ZEROS, compressing, engine_of, engine_option, gained
 from kzoo.cli.terminal import Several, bar
 
 
@@ -66,8 +66,9 @@ class Share(click.ParamType):
     type=click.Path(),
     help="The same network earlier in its training: what is left goes back to its weights.",
 )
+@engine_option
 @compressing
-def command(model, data, output, sparsity, force, as_json, **options) -> None:
+def command(model, data, output, sparsity, engine, force, as_json, **options) -> None:
     """Set most weights of the trained .keras file MODEL to zero, while the others are trained.
 
     The zeros are in every tensor of the file and of its .tflite. They shrink what is downloaded,
@@ -82,7 +83,6 @@ def command(model, data, output, sparsity, force, as_json, **options) -> None:
     """
     from kzoo.compress.prune import prune
     from kzoo.files import new_output
-    from kzoo.lite.extract import fast_engine
 
     for written in (output, f"{output}.json", f"{output}.png"):
         new_output(written, force=force)
@@ -93,7 +93,7 @@ def command(model, data, output, sparsity, force, as_json, **options) -> None:
             sparsity=shares(sparsity) if sparsity else 0.8,
             output=output,
             force=force,
-            engine=fast_engine(),
+            engine=engine_of(engine),
             progress=progress,
             **options,
         )

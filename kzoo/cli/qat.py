@@ -6,7 +6,7 @@ from functools import partial
 
 import click
 
-from kzoo.cli.gain import gained, trained
+from kzoo.cli.gain import engine_of, engine_option, gained, trained
 from kzoo.cli.terminal import bar
 from kzoo.cli.training import rounding
 
@@ -29,8 +29,9 @@ from kzoo.cli.training import rounding
     show_default=True,
     help="Zeros and shared values of MODEL stay so.",
 )
+@engine_option
 @partial(trained, missing=rounding, rate="0.0001")
-def command(model, data, output, force, as_json, **options) -> None:
+def command(model, data, output, engine, force, as_json, **options) -> None:
     """Train the .keras file MODEL with the rounding of int8, where LiteRT rounds.
 
     What is written is a plain Keras model with rounded weights and the ranges in its notes: kzoo
@@ -45,7 +46,6 @@ def command(model, data, output, force, as_json, **options) -> None:
     """
     from kzoo.compress.qat import qat
     from kzoo.files import new_output
-    from kzoo.lite.extract import fast_engine
 
     for written in (output, f"{output}.json", f"{output}.png"):
         new_output(written, force=force)
@@ -55,7 +55,7 @@ def command(model, data, output, force, as_json, **options) -> None:
             data,
             output=output,
             force=force,
-            engine=fast_engine(),
+            engine=engine_of(engine),
             progress=progress,
             **options,
         )

@@ -58,7 +58,8 @@ def prune(
             arXiv:1912.05671). All zeros are then chosen at once.
         training: as `kzoo.finetune` has it: ``phases``, ``batch_size``, ``augment``, ``seed``,
             ``output``, ...; with ``teacher`` as `kzoo.distill`. By default `kzoo.compress.tune`
-            says for how long and at which rate.
+            says for how long and at which rate. With ``engine="tfmot"`` TensorFlow Model
+            Optimization trains instead, see `kzoo.compress.tfmot`.
 
     Raises:
         UsageError: an argument is wrong, a prefix fits no layer, or ``output`` exists.

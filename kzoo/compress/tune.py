@@ -35,6 +35,9 @@ PHASE = Phase(epochs=8, learning_rate=3e-4, schedule="cosine", batch_norm="recal
 """For a trained network. A tenth of the rate that trains from random weights to a third of it; the
 statistics are counted again at the end, as so few steps do not carry them along."""
 
+TFMOT = "tfmot"
+"""The ``engine`` that trains by TensorFlow Model Optimization, see `kzoo.compress.tfmot`."""
+
 
 @dataclass(frozen=True)
 class Compressed:
@@ -121,7 +124,11 @@ def tune(
     paths = [each for each in (model, teacher) if isinstance(each, (str, os.PathLike))]
     if len(paths) == 2 and Path(paths[0]).resolve() == Path(paths[1]).resolve():
         teacher = before  # what it was teaches what it becomes
-    if teacher is not None:
+    if training.get("engine") == TFMOT:
+        from kzoo.compress.tfmot import train
+
+        training |= {"teacher": teacher}
+    elif teacher is not None:
         train, training = distill, {"alone": False, "teacher": teacher, **training}
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
         if prepare:  # by a file, so that what the notes tell goes along

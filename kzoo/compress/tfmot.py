@@ -1,0 +1,267 @@
+"""TensorFlow Model Optimization in place of kzoo's own training of a compression.
+
+``engine="tfmot"`` of `kzoo.prune`, ``cluster`` and ``qat``: the same images in the same order at
+the same rates, by another implementation. TFMOT stands on Keras 2, so it runs in a process of its
+own (`kzoo.compress.tfmot_process`), on the network rebuilt there; what comes back are weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kzoo.child import call
+from kzoo.compress.clusters import Clusters
+from kzoo.compress.masks import Masks
+from kzoo.compress.qat import Ranges
+from kzoo.compress.ranges import points, rounding
+from kzoo.data.dataset import Dataset
+from kzoo.errors import MissingError, UsageError
+from kzoo.files import new_output, sha256
+from kzoo.learn.batch_norm import recalibrate
+from kzoo.learn.finetune import finetune
+from kzoo.learn.loop import evaluate
+from kzoo.learn.phase import MONITORS, Phase, as_phase
+from kzoo.learn.projection import Projection
+from kzoo.learn.training import Training, check_arguments, notes_of, planned, recipe_of
+from kzoo.network.graph import calls
+from kzoo.network.model_file import keras_name, opened, read_notes, save_model
+from kzoo.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import keras
+
+SCHEDULES = ("constant", "cosine")
+INDIFFERENT = ("engine", "checkpoint_seconds", "monitor")
+"""Options of `kzoo.finetune` that decide no weight here; what else TFMOT lacks is refused."""
+RANGE_IMAGES = 256
+"""On so many a range is measured that TFMOT has none for."""
+
+
+def train(
+    model: keras.Model | str | os.PathLike,
+    data: Dataset,
+    *,
+    projection,
+    phases: Sequence[Phase | Mapping[str, object]],
+    batch_size: int = 32,
+    class_weights: str | Mapping[str, float] | None = None,
+    label_smoothing: float = 0.0,
+    seed: int = 0,
+    output: str | os.PathLike | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+    **others: object,
+) -> Training:
+    """As `kzoo.finetune` with a ``projection`` of `Masks`, `Clusters` or `Ranges`, by TFMOT.
+
+    One phase of all layers, with any optimizer of Keras 2 at a constant or a cosine rate. Nothing
+    is kept between the steps: a killed training begins again.
+
+    Raises:
+        UsageError: TFMOT or this way to it has no such option.
+        BadInputError: Keras 2 or TFMOT does not know a layer; said before the first step.
+        MissingError: it is not installed.
+    """
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:
+        raise MissingError("engine tfmot needs TFMOT and Keras 2: pip install 'kzoo[tfmot]'")
+    phase = _only_phase(phases, others)
+    check_arguments([phase], batch_size, label_smoothing, None, "val_loss", "float32")
+    if output is not None:
+        output = new_output(keras_name(output), force=force)
+    notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
+    model = opened(model)
+    held = projection(model)
+    network, task = _asked(held, model)
+    plan = planned(
+        data,
+        phases=[phase],
+        batch_size=batch_size,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        head_weights=[1.0],
+        augment=(),
+        early_stopping=None,
+        monitor="val_loss",
+        seed=seed,
+    )
+    recipe = recipe_of(plan, model, data, None, "float32")
+    recipe |= {"projection": held.recipe, "engine": "tfmot"}
+    steps = max(1, len(data.splits["train"]) // plan.batch_size)
+    task |= {
+        "phase": asdict(phase),
+        "steps": steps,
+        "label_smoothing": label_smoothing,
+        "class_weights": recipe["class_weights"],
+        "seed": seed,
+    }
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as work:
+        save_model(network, Path(work, "network.keras"))
+        orders = [data.order("train", seed, epoch) for epoch in range(phase.epochs)]
+        taken = [order[: steps * plan.batch_size] for order in orders]
+        np.save(f"{work}/order.npy", np.stack(taken).reshape(phase.epochs, steps, -1))
+        np.save(f"{work}/labels.npy", np.eye(len(data.classes), dtype=np.float32)[data.labels])
+        found = call(
+            "kzoo.compress.tfmot_process:train",
+            work=work,
+            images_file=str(data.images_file),
+            task=task,
+            progress=progress,
+        )
+        weights: dict[str, list] = {name: [] for name in found["layers"]}
+        with np.load(f"{work}/weights.npz") as trained:
+            for key in trained.files:  # in the order that they were written in
+                weights[key.rpartition("/")[0]].append(trained[key])
+    if isinstance(held, Ranges):
+        images = data.images[np.sort(orders[0][:RANGE_IMAGES])]
+        model, held = _rounding(held, weights, found, images)
+    else:
+        for name, values in weights.items():
+            model.get_layer(name).set_weights(values)
+        if phase.batch_norm == "recalibrate":
+            recalibrate(model, data.images, orders[0], progress)
+    finished, told = held.finished(model)
+    evaluation = evaluate(model, data, progress=progress)
+    if output:
+        made = notes_of(data, notes.get("weights", "")) | told
+        save_model(finished, output, notes=made, force=force)
+    empty = {"phase": 1, **dict.fromkeys(MONITORS)}
+    return Training(
+        model=finished,
+        classes=data.classes,
+        history=[empty | row for row in found["history"]],
+        evaluation=evaluation,
+        recipe=recipe,
+        output=str(output) if output else None,
+        sha256=sha256(output) if output else None,
+        stopped_early=False,
+    )
+
+
+def _only_phase(phases: Sequence[Phase | Mapping[str, object]], others: Mapping) -> Phase:
+    """The phase; raises UsageError for what TFMOT is not asked to do."""
+    known = inspect.signature(finetune).parameters
+    for name, value in others.items():
+        default = known[name].default if name in known else None
+        if name not in INDIFFERENT and value not in (default, None, ()):
+            raise UsageError(f"engine tfmot has no {name}; leave it out, or leave out the engine")
+    phases = [as_phase(phase) for phase in phases]
+    if len(phases) != 1:
+        raise UsageError(f"engine tfmot trains one phase; {len(phases)} were given")
+    (phase,) = phases
+    for name, allowed in (("trainable", ("all",)), ("decay", (1.0,)), ("schedule", SCHEDULES)):
+        if getattr(phase, name) not in allowed:
+            raise UsageError(
+                f"engine tfmot has {name} {' or '.join(map(str, allowed))}; "
+                f"{getattr(phase, name)!r} was given"
+            )
+    if phase.batch_norm == "frozen":
+        raise UsageError("engine tfmot has batch_norm batch or recalibrate; 'frozen' was given")
+    return phase
+
+
+def _asked(held: Projection, model: keras.Model) -> tuple[keras.Model, dict]:
+    """The network to train, and what is asked of TFMOT."""
+    if isinstance(held, Ranges):
+        return held.plain, _ranges(held)
+    return model, {Masks: _masks, Clusters: _clusters}[type(held)](held)
+
+
+def _masks(held: Masks) -> dict:
+    pruning = held.pruning
+    if pruning is None:
+        raise UsageError("engine tfmot does not rewind; leave out one of them")
+    if pruning.scope == "global" or pruning.pattern == "filter":
+        raise UsageError(
+            "engine tfmot prunes layer by layer, single weights, n of m, or blocks of dense layers"
+        )
+    return {
+        "verb": "prune",
+        "shares": _by_layer(held.kernels, held.shares),
+        "n_of_m": pruning.n_of_m,
+        "block": pruning.block,
+        "schedule": pruning.schedule,
+        "begin": pruning.begin,
+        "end": pruning.end,
+        "frequency": pruning.frequency,
+    }
+
+
+def _clusters(held: Clusters) -> dict:
+    clustering = held.clustering
+    return {
+        "verb": "cluster",
+        "layers": [*_by_layer(held.kernels, [True] * len(held.kernels))],
+        "clusters": clustering.clusters,
+        "init": clustering.init,
+        "per_channel": clustering.per == "channel",
+        "keep_zeros": clustering.keep_zeros,
+    }
+
+
+def _ranges(held: Ranges) -> dict:
+    if any(layer.learned for layer in held.layers):
+        raise UsageError("engine tfmot has ranges average alone; 'learned' was given")
+    kept = {type(each): each for each in held.kept}
+    masks, clusters = kept.get(Masks), kept.get(Clusters)
+    return {
+        "verb": "qat",
+        "zeros": bool(masks and any((~mask).any() for mask in masks.masks)),
+        "clusters": bool(clusters and clusters.few),
+    }
+
+
+def _by_layer(kernels, values) -> dict:
+    found = {}
+    for kernel, value in zip(kernels, values, strict=True):
+        layer = kernel.name.split("/")[0]
+        if kernel.depthwise:
+            raise UsageError(f"TFMOT leaves depthwise kernels as they are, also that of {layer}")
+        found[layer] = value
+    return found
+
+
+def _rounding(held: Ranges, weights: dict, found: dict, images) -> tuple[keras.Model, Ranges]:
+    """The twin of the trained network that rounds as TFMOT's did, and what makes its file."""
+    from kzoo.compress.fake_quant import Range
+
+    plain = held.plain
+    for name, values in weights.items():
+        plain.get_layer(name).set_weights(values)
+    whole = held.whole | {*found["whole"]}
+    twin = rounding(plain, whole=whole)
+    own = {layer.name: layer for layer in twin.layers if isinstance(layer, Range)}
+    placed, missing = points(plain).of, []
+    for node in calls(plain):
+        for tensor in node.outputs:
+            point = placed.get(id(tensor))
+            if point is None or point.fixed:
+                continue
+            if node.operation.name in found["ranges"]:
+                _assign(own, point, *found["ranges"][node.operation.name])
+            else:
+                missing.append((point, tensor))
+    if missing:
+        import keras
+
+        probe = keras.Model(plain.inputs, [tensor for _, tensor in missing])
+        values = probe.predict(images.astype(np.float32), verbose=0)
+        for (point, _), value in zip(missing, keras.tree.flatten(values), strict=True):
+            _assign(own, point, float(value.min()), float(value.max()))
+    return twin, Ranges(twin, plain, held.freeze, [], whole)
+
+
+def _assign(layers: Mapping, point, low: float, high: float) -> None:
+    layer = layers[f"{point.name}_range"]
+    for variable, value in ((layer.low, min(low, 0.0)), (layer.high, max(high, 0.0))):
+        values = np.array(variable)
+        values[point.site] = value
+        variable.assign(values)
