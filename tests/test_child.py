@@ -253,9 +253,9 @@ def test_a_call_leaves_no_process():
 
 def test_what_a_function_reports_reaches_its_caller(worker):
     seen = []
-    found = worker.call("functions:count", progress=lambda *report: seen.append(report), to=3)
+    found = worker.call("child_functions:count", progress=lambda *report: seen.append(report), to=3)
     assert (found, seen) == (3, [("count", 1, 3), ("count", 2, 3), ("count", 3, 3)])
-    assert worker.call("functions:count", to=2) == 2
+    assert worker.call("child_functions:count", to=2) == 2
 
 
 def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_childs_death(worker):

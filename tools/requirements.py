@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 SETUP = Path(__file__).parents[1] / "setup.cfg"
-OF_TENSORFLOW = ("tensorflow", "ai-edge-litert")
-"""They convert to .tflite and run it."""
+OF_TENSORFLOW = ("tensorflow", "tf-keras", "ai-edge-litert")
+"""They need it, convert to .tflite, or run that."""
 
 
 def requirements(*extras: str) -> list[str]:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kzoo.compress.graph import readers
+from kzoo.compress.graph import producer, readers
+from kzoo.compress.ranges import KERNELS, RELUS, activation_of
 from kzoo.errors import BadInputError
 from kzoo.network.graph import calls
 from kzoo.network.model_file import gives_probabilities, load_model
@@ -43,7 +44,7 @@ def train(work: str, images_file: str, task: dict, progress: Progress) -> dict:
     source = load_model(f"{work}/network.keras")
     start = _behind_normalization(source)
     lead = keras.Model(source.inputs[0], start)
-    body = rebuilt(source, start)
+    body = rebuilt(source, start, between=task["verb"] == "qat")
     images, labels = np.load(images_file, mmap_mode="r"), np.load(f"{work}/labels.npy")
     order = np.load(f"{work}/order.npy")
     _compare(source, lead, body, images[np.sort(order[0, 0])])
@@ -54,8 +55,9 @@ def train(work: str, images_file: str, task: dict, progress: Progress) -> dict:
             f"TFMOT does not {task['verb']} this network: {str(error).strip().splitlines()[0]}; "
             "kzoo's own engine takes it"
         ) from error
-    _compile(model, task, gives_probabilities(source))
-    report = _reporting(order.shape, progress)
+    rate = _rate(task)
+    _compile(model, task, rate, gives_probabilities(source))
+    report = _reporting(order.shape, rate, progress)
     model.fit(
         _batches(lead, images, labels, order, task["class_weights"]),
         steps_per_epoch=order.shape[1],
@@ -81,8 +83,12 @@ def _behind_normalization(model):
         tensor = behind[0].outputs[0]
 
 
-def rebuilt(model, start):
+def rebuilt(model, start, between: bool = False):
     """The part of a functional Keras 3 model behind a tensor, as one of Keras 2.
+
+    ``between``: what TFMOT needs to round a kernel with a ReLU behind: a BatchNormalization that
+    changes nothing. It knows a convolution, normalization and ReLU as one operator, and where the
+    normalization was folded away it leaves the kernel in floating point.
 
     Raises:
         BadInputError: Keras 2 lacks a layer or an argument.
@@ -99,6 +105,13 @@ def rebuilt(model, start):
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if layer not in twins:
             twins[layer] = _twin(layer)
+        if between and activation_of(node) in RELUS and len(node.input_tensors) == 1:
+            (x,), layer_in_front = args, producer(node.input_tensors[0])
+            if layer_in_front and type(layer_in_front.operation).__name__ in KERNELS:
+                same = tf_keras.layers.BatchNormalization(
+                    epsilon=0.0, trainable=False, name=f"{layer.name}_between"
+                )
+                args = (same(x),)
         found = twins[layer](*args, **kwargs)
         found = found if isinstance(found, (list, tuple)) else [found]
         tensors |= {id(old): new for old, new in zip(node.outputs, found, strict=True)}
@@ -132,7 +145,7 @@ def _twin(layer):
         name = RENAMED.get(kind, {}).get(name, name)
         if name in accepted:
             config[name] = value
-        elif value is not None and (name not in defaults or value != defaults[name].default):
+        elif value and (name not in defaults or value != defaults[name].default):
             raise BadInputError(
                 f"TFMOT stands on Keras 2, whose {kind} has no {name} ({layer.name}); kzoo's own "
                 "engine takes it"
@@ -219,18 +232,28 @@ def _rounded(body, task: dict, total: int):  # noqa: ARG001
         scheme = {"scheme": experimental.combine.Default8BitPrunePreserveQuantizeScheme()}
     with quantization.quantize_scope():
         annotated = quantization.quantize_annotate_model(body)
-        return quantization.quantize_apply(annotated, **scheme), []
+        model = quantization.quantize_apply(annotated, **scheme)
+    rounded = {layer.name for layer in model.layers if getattr(layer, "_weight_vars", ())}
+    for layer in body.layers:
+        if hasattr(layer, "kernel") and f"quant_{layer.name}" not in rounded:
+            raise ValueError(f"it leaves the kernel of {layer.name} in floating point")
+    return model, []
 
 
-def _compile(model, task: dict, probabilities: bool) -> None:
+def _rate(task: dict):
+    """The learning rate: a number, or a schedule."""
     import tf_keras
 
-    phase = task["phase"]
-    rate = phase["learning_rate"]
-    if phase["schedule"] == "cosine":
-        steps = task["steps"] * phase["epochs"]
-        rate = tf_keras.optimizers.schedules.CosineDecay(rate, steps)
-    given = phase["optimizer"]
+    rate, epochs = task["phase"]["learning_rate"], task["phase"]["epochs"]
+    if task["phase"]["schedule"] == "constant":
+        return rate
+    return tf_keras.optimizers.schedules.CosineDecay(rate, task["steps"] * epochs)
+
+
+def _compile(model, task: dict, rate, probabilities: bool) -> None:
+    import tf_keras
+
+    given = task["phase"]["optimizer"]
     given = {"name": given} if isinstance(given, str) else dict(given)
     name = given.pop("name")
     try:
@@ -262,7 +285,7 @@ def _batches(lead, images, labels, order, weights) -> Iterator[tuple]:
         yield (pixels, labels[chosen], *each)
 
 
-def _reporting(shape: tuple, progress: Progress):
+def _reporting(shape: tuple, rate, progress: Progress):
     """A callback that reports steps and gathers the history's rows."""
     import tf_keras
 
@@ -275,7 +298,6 @@ def _reporting(shape: tuple, progress: Progress):
 
         def on_epoch_begin(self, epoch, logs=None):  # noqa: ARG002
             self.epoch, self.started = epoch, time.monotonic()
-            self.rate = float(np.asarray(self.model.optimizer.learning_rate))
 
         def on_train_batch_end(self, batch, logs=None):
             if not math.isfinite(logs["loss"]):
@@ -293,7 +315,7 @@ def _reporting(shape: tuple, progress: Progress):
                     "objective": logs["loss"],
                     "loss": logs["log_loss"],
                     "accuracy": logs["accuracy"],
-                    "learning_rate": self.rate,
+                    "learning_rate": float(rate((epoch + 1) * steps)) if callable(rate) else rate,
                     "seconds": round(time.monotonic() - self.started, 3),
                 }
             )
@@ -321,12 +343,13 @@ def _without_centroids(model, source) -> tuple[dict, dict]:
 
 
 def _with_ranges(model, source) -> tuple[dict, dict]:
-    named = {
-        layer.name.removeprefix("quant_"): {
-            weight.name.split("/")[-1].split(":")[0]: weight.numpy() for weight in layer.weights
-        }
-        for layer in model.layers
-    }
+    named = {}
+    for layer in model.layers:
+        own = {_tail(weight): weight.numpy() for weight in layer.weights}
+        for weight, quantizer, variables in getattr(layer, "_weight_vars", ()):
+            # What it computes with: without what a mask or clusters leave out, in today's range.
+            own[_tail(weight)] = quantizer(weight, True, weights=variables).numpy()
+        named[layer.name.removeprefix("quant_")] = own
     weights, ranges, whole = {}, {}, []
     for layer in source.layers:
         own = named.get(layer.name, {})
@@ -340,6 +363,10 @@ def _with_ranges(model, source) -> tuple[dict, dict]:
         steps = [value for key, value in own.items() if key.endswith("kernel_min")]
         whole += [name] * (len(steps) == 1 and steps[0].ndim == 0)
     return weights, {"ranges": ranges, "whole": whole}
+
+
+def _tail(weight) -> str:
+    return weight.name.split("/")[-1].split(":")[0]
 
 
 def _of_keras_2(layer, name: str) -> str:
