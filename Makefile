@@ -17,7 +17,8 @@ test-all: .venv/test test-jax
 # The rooms below lite/ on the JAX backend, beside no TensorFlow; several processes; a Ray cluster.
 test-jax: .venv-jax/test
 	KERAS_BACKEND=jax $(JAX)/python -m pytest -m "slow or not slow" \
-		tests/backends tests/data tests/learn tests/network tests/compress
+		tests/backends tests/data tests/learn
+	KERAS_BACKEND=jax $(JAX)/python -m pytest tests/network tests/compress
 
 lint: .venv/test
 	$(BIN)/ruff check .

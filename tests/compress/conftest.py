@@ -10,16 +10,15 @@ from kzoo.learn.finetune import finetune
 from kzoo.network.graph import calls
 from kzoo.registry import entry
 
-SMALLEST = {"inception_v2": 75, "inception_v3": 75, "inception_resnet_v2": 75, "xception": 71}
-
 
 @pytest.fixture(scope="session")
 def smallest():
     """smallest(name): the size that makes a registered network quick, None for its own."""
 
     def size(name: str) -> int | None:
-        own = entry(name).size
-        return None if isinstance(own, tuple) or own <= 64 else SMALLEST.get(name, 64)
+        own = entry(name)
+        small = isinstance(own.size, tuple) or own.size <= 64
+        return None if small else max(64, *own.card()["smallest_input"])
 
     return size
 

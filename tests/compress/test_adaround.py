@@ -157,6 +157,7 @@ def test_biases_of_kernels_that_are_rounded_already_are_corrected_too(network, i
 
 
 def test_baked_kernels_are_exported_bit_by_bit(network, images, tmp_path):
+    pytest.importorskip("tensorflow")
     from kzoo.lite import flatbuffer
     from kzoo.lite.convert import write_lite
     from kzoo.progress import silent
