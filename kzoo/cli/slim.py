@@ -40,7 +40,7 @@ SHOWN = 12
     "--importance",
     type=click.Choice(["l1", "l2", "batch_norm", "taylor", "geometric_median", "random"]),
     metavar="NAME",
-    default="l2",
+    default="taylor",
     show_default=True,
     help="Which channels go first, those of least l1, l2, batch_norm, taylor, geometric_median, or "
     "random.",

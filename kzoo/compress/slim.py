@@ -65,7 +65,7 @@ def slim(
     latency: float | None = None,
     ratio: float | Mapping[str, float] | None = None,
     cost: Callable[[keras.Model], float] | None = None,
-    importance: str = "l2",
+    importance: str = "taylor",
     scope: str | None = None,
     rounds: int = 1,
     multiple: int = 8,

@@ -48,7 +48,7 @@ class Slimming:
     params: float | None = None
     latency: float | None = None
     ratio: float | Mapping[str, float] | None = None
-    importance: str = "l2"
+    importance: str = "taylor"
     scope: str | None = None
     rounds: int = 1
     multiple: int = 8

@@ -29,7 +29,7 @@ from kzoo.files import new_output, sha256
 from kzoo.learn.batch_norm import recalibrate
 from kzoo.learn.finetune import finetune
 from kzoo.learn.loop import evaluate
-from kzoo.learn.phase import MONITORS, Phase, as_phase
+from kzoo.learn.phase import MONITORS, Phase, all_phases
 from kzoo.learn.projection import Projection
 from kzoo.learn.training import Training, check_arguments, notes_of, planned, recipe_of
 from kzoo.network.graph import calls
@@ -73,11 +73,11 @@ def train(
     """
     if importlib.util.find_spec("tensorflow_model_optimization") is None:
         raise MissingError("engine tfmot needs TFMOT and Keras 2: pip install 'kzoo[tfmot]'")
-    phase = _only_phase(phases, others)
+    notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
+    phase = _only_phase(all_phases(phases, bool(notes.get("weights"))), others)
     check_arguments([phase], batch_size, label_smoothing, None, "val_loss", "float32")
     if output is not None:
         output = new_output(keras_name(output), force=force)
-    notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
     model = opened(model)
     held = projection(model)
     network, task = _asked(held, model)
@@ -146,14 +146,13 @@ def train(
     )
 
 
-def _only_phase(phases: Sequence[Phase | Mapping[str, object]], others: Mapping) -> Phase:
+def _only_phase(phases: Sequence[Phase], others: Mapping) -> Phase:
     """The phase; raises UsageError for what TFMOT is not asked to do."""
     known = inspect.signature(finetune).parameters
     for name, value in others.items():
         default = known[name].default if name in known else None
         if name not in INDIFFERENT and value not in (default, None, ()):
             raise UsageError(f"engine tfmot has no {name}; leave it out, or leave out the engine")
-    phases = [as_phase(phase) for phase in phases]
     if len(phases) != 1:
         raise UsageError(f"engine tfmot trains one phase; {len(phases)} were given")
     (phase,) = phases
@@ -163,8 +162,6 @@ def _only_phase(phases: Sequence[Phase | Mapping[str, object]], others: Mapping)
                 f"engine tfmot has {name} {' or '.join(map(str, allowed))}; "
                 f"{getattr(phase, name)!r} was given"
             )
-    if phase.batch_norm == "frozen":
-        raise UsageError("engine tfmot has batch_norm batch or recalibrate; 'frozen' was given")
     return phase
 
 

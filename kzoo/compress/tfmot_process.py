@@ -45,6 +45,9 @@ def train(work: str, images_file: str, task: dict, progress: Progress) -> dict:
     start = _behind_normalization(source)
     lead = keras.Model(source.inputs[0], start)
     body = rebuilt(source, start, between=task["verb"] == "qat")
+    if task["phase"]["batch_norm"] == "frozen":
+        for layer in body.layers:
+            layer.trainable = not isinstance(layer, tf_keras.layers.BatchNormalization)
     images, labels = np.load(images_file, mmap_mode="r"), np.load(f"{work}/labels.npy")
     order = np.load(f"{work}/order.npy")
     _compare(source, lead, body, images[np.sort(order[0, 0])])

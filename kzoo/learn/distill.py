@@ -21,7 +21,7 @@ from kzoo.learn.inputs import matching_classes, matching_data
 from kzoo.learn.lessons import Lessons, checked_losses, chosen_cuts, make_lessons
 from kzoo.learn.logs import epoch_logs
 from kzoo.learn.loop import Loop, evaluate
-from kzoo.learn.phase import Phase, as_phase, recipe_phases
+from kzoo.learn.phase import Phase, all_phases
 from kzoo.learn.projection import Projection
 from kzoo.learn.task import Distillation
 from kzoo.learn.training import (
@@ -146,9 +146,7 @@ def distill(
         )
     notes, told = (read_notes(each) if _is_path(each) else {} for each in (student, teacher))
     pretrained = notes.get("weights", "")
-    if isinstance(phases, str):
-        phases = recipe_phases(phases, bool(pretrained))
-    phases = [as_phase(phase) for phase in phases]
+    phases = all_phases(phases, bool(pretrained))
     check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor, precision)
     layers = augmentation(augment)
     student, teacher = opened(student), teacher if teacher is None else opened(teacher)

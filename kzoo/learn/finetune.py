@@ -17,7 +17,7 @@ from kzoo.learn.features import Engine
 from kzoo.learn.inputs import matching_data
 from kzoo.learn.logs import epoch_logs
 from kzoo.learn.loop import Loop, evaluate
-from kzoo.learn.phase import Phase, as_phase, recipe_phases
+from kzoo.learn.phase import Phase, all_phases
 from kzoo.learn.projection import Projection
 from kzoo.learn.training import (
     Training,
@@ -109,9 +109,7 @@ def finetune(
         output = new_output(keras_name(output), force=force)
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
     pretrained = notes.get("weights", "")
-    if isinstance(phases, str):
-        phases = recipe_phases(phases, bool(pretrained))
-    phases = [as_phase(phase) for phase in phases]
+    phases = all_phases(phases, bool(pretrained))
     check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor, precision)
     if not 0 <= auxiliary_weight < math.inf:
         raise UsageError(f"auxiliary_weight is at least 0 and finite; {auxiliary_weight} was given")

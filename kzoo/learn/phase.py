@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import yaml
@@ -18,7 +18,7 @@ from kzoo.network.named import layers_named
 if TYPE_CHECKING:
     import keras
 
-BATCH_NORM = ("batch", "frozen", "recalibrate")
+BATCH_NORM = ("batch", "frozen", "recalibrate", "auto")
 CLASSIFIER = "classifier"
 MONITORS = {"val_loss": "log_loss", "val_accuracy": "accuracy", "val_macro_f1": "macro_f1"}
 """What early stopping can watch, and the figure of an `Evaluation` that it is."""
@@ -42,7 +42,8 @@ class Phase:
             where the layers around are trained, it uses its stored statistics and keeps its scale
             and offset, as fits small datasets and small batches; "recalibrate": as "batch", and
             after the phase the stored statistics are computed anew, with the final weights, as fits
-            short phases.
+            short phases; "auto": frozen where the model's file tells of pretrained weights, else
+            recalibrate.
     """
 
     epochs: int = 15
@@ -108,6 +109,25 @@ def recipe_phases(
     *first, last = RECIPES[("transfer" if pretrained else "scratch") if name == "auto" else name]
     changes = changes or {}
     return (*(first if "trainable" not in changes else ()), as_phase(vars(last) | {**changes}))
+
+
+def all_phases(
+    phases: str | Sequence[Phase | Mapping[str, object]], pretrained: bool
+) -> list[Phase]:
+    """The phases of a training: of a recipe by its name, or as they are given.
+
+    Args:
+        phases: as `recipe_phases` has it, or one after another.
+        pretrained: whether the weights are; it decides what "auto" stands for.
+
+    Raises:
+        UsageError: no such recipe, field or value.
+    """
+    if isinstance(phases, str):
+        phases = recipe_phases(phases, pretrained)
+    settled = "frozen" if pretrained else "recalibrate"
+    found = [as_phase(phase) for phase in phases]
+    return [replace(p, batch_norm=settled) if p.batch_norm == "auto" else p for p in found]
 
 
 def parse_phase(text: str) -> Phase:

@@ -135,7 +135,8 @@ def _distilled(records: Records, found: Sequence[Mapping]) -> Table:
 def _chain(first: str, made: Sequence[str], found: Sequence[Mapping]) -> Table:
     """What every compression of a chain left, and what it is of the first network's."""
     of_model = {row["model"]: row for row in found}
-    whole = of_model[first]
+    # Huffman's codewords are beside the weights as they are.
+    whole = of_model[first] | {"coded_bytes": 4 * (of_model[first]["params"] or 0)}
     cells = []
     for name in (first, *made):
         row = of_model[name]
@@ -146,8 +147,8 @@ def _chain(first: str, made: Sequence[str], found: Sequence[Mapping]) -> Table:
         accuracies = (row[f"accuracy_{kind}"] for kind in ("float", "int8"))
         judged = [percent(accuracy, row["count"]) for accuracy in accuracies]
         cells.append([name, *judged, *figures])
-    header = ["model", "float", "int8", "parameters", "MACs", "kB float", "gzip", "kB int8", "gzip",
-              "p50 ms float", "p50 ms int8"]  # fmt: skip
+    header = ["model", "float", "int8", "parameters", "MACs", "kB float", "gzip", "Huffman",
+              "kB int8", "gzip", "p50 ms float", "p50 ms int8"]  # fmt: skip
     note = (
         f"Accuracy of both; ÷ is how many times less than {first}. Zeros and shared values shrink "
         "what is downloaded (gzip), not the latency."
@@ -160,6 +161,7 @@ CHAINED = {
     "macs": scaled,
     "bytes_float": kilobytes,
     "gzip_float": kilobytes,
+    "coded_bytes": kilobytes,
     "bytes_int8": kilobytes,
     "gzip_int8": kilobytes,
     "p50_float_ms": milliseconds,

@@ -28,6 +28,7 @@ def summary_rows(folder: str | os.PathLike) -> list[dict]:
         Rows with ``model``, ``params``, ``macs``; ``accuracy_float`` (of the Keras model) and
         ``accuracy_int8`` in [0, 1] on ``count`` images of ``split``, each with an ``..._interval``;
         ``bytes_float``, ``bytes_int8``, ``gzip_float``, ``gzip_int8`` of the .tflite files;
+        ``coded_bytes`` of a compressed network's weights, see `kzoo.compress.coding`;
         ``p50_float_ms``, ``p50_int8_ms``, ``p90_float_ms``, ``p90_int8_ms`` (None when INVALID) at
         ``threads``, the smallest count measured, and their ``latency_kind`` ("measured");
         ``agreement``, ``max_logit_error``, ``float_islands`` (how many) of the int8 file;
@@ -83,6 +84,7 @@ KEYS = (
     "bytes_int8",
     "gzip_float",
     "gzip_int8",
+    "coded_bytes",
     "p50_float_ms",
     "p50_int8_ms",
     "p90_float_ms",
@@ -117,7 +119,8 @@ def best(means: Sequence[Mapping]) -> Mapping:
 
 def _trained(result: Mapping) -> dict:
     seconds = [row.get("seconds") or 0 for row in result["history"]]
-    return _accuracy("float", result["evaluation"]) | {"training_seconds": sum(seconds)}
+    own = {"training_seconds": sum(seconds), "coded_bytes": result.get("coded_bytes")}
+    return _accuracy("float", result["evaluation"]) | own
 
 
 def _accuracy(kind: str, evaluation: Mapping) -> dict:

@@ -103,7 +103,7 @@ class SlimConfig(Link):
     latency: float | None = None
     latency_of: Literal[KINDS] = "int8"
     ratio: Shares | None = None
-    importance: Literal[tuple(IMPORTANCES)] = "l2"
+    importance: Literal[tuple(IMPORTANCES)] = "taylor"
     scope: Literal[SLIMMING_SCOPES] | None = None
     rounds: int = 1
     multiple: int = 8

@@ -50,6 +50,7 @@ def test_rows_equal_the_ledgers(reported):
             "log_loss_float": 0.1436,
             "log_loss_int8": 0.1436,
             "training_seconds": 18.0,
+            "coded_bytes": None,
             "fewshot": None,
             "failures": check["failures"],
         }
