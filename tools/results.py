@@ -1,7 +1,7 @@
 """Writes the tables of docs/results.md and of the README from the records of runs and benchmarks.
 
 python tools/results.py runs/quickstart runs/photos --seeds runs/clothing runs/clothing_1 \\
-    --bench build/startup.json build/distillation.json ...
+    --seeds runs/small runs/small_1 --bench build/startup.json build/distillation.json ...
 
 What is not given keeps its section. The run called quickstart is the README's, too. A few-shot
 study or a distillation has tables of its own.
@@ -20,6 +20,8 @@ from pathlib import Path
 from kzoo.errors import BadInputError, KzooError
 from kzoo.report.records import Records, read_records
 from kzoo.report.summary import tables
+from kzoo.report.table import NOTHING
+from kzoo.report.table import rows as rows_of
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- table written by tools/results.py -->\n", "<!-- end of table -->\n"
@@ -115,6 +117,63 @@ def seeds_section(folders: Sequence[Path]) -> str:
     return f"## {found[0].name}, from several seeds\n\n{markdown(header, rows)}\n{told}\n"
 
 
+def chains_section(folders: Sequence[Path]) -> str:
+    """The same chains of compressions from several seeds: a row per network, means of all seeds."""
+    found = [read_records(folder) for folder in folders]
+    of_seed = [{row["model"]: row for row in rows_of(records)} for records in found]
+    cells = []
+    for first, made in found[0].chains.items():
+        for name in (first, *made):
+            pairs = [(seed[first], seed[name]) for seed in of_seed]
+            cells.append(
+                [
+                    name,
+                    *(_accuracies(pairs, kind) for kind in ("float", "int8")),
+                    _ratio(pairs, lambda row: row["macs"]),
+                    _ratio(pairs, lambda row: row["p50_float_ms"]),
+                    _ratio(pairs, lambda row: row["p50_int8_ms"], lambda row: row["p50_float_ms"]),
+                    _ratio(pairs, lambda row: row["gzip_int8"], lambda row: row["bytes_float"]),
+                    _ratio(pairs, lambda row: row["coded_bytes"], lambda row: 4 * row["params"]),
+                ]
+            )
+    header = ["", "float", "int8", "MACs", "p50 float", "p50 int8", "int8 gzip", "Huffman"]
+    keep = [i for i, _ in enumerate(header) if any(row[i] != NOTHING for row in cells)]
+    cells = [[row[i] for i in keep] for row in cells]
+    count = next(iter(of_seed[0].values()))["count"]
+    note = (
+        f"Means of {len(found)} seeds, of the networks and of their compressions. Accuracy: on "
+        f"{count} images, and the distance in points from the float network that came, whose seeds "
+        "are in brackets. Then shares of that network's: MACs; p50, both of its float file's; int8 "
+        "gzip, of its float file's bytes; Huffman, of its float32 weights."
+    )
+    last = found[-1].all()[-1]
+    told = f"{last['date'][:10]}, {conditions(last['environment'])}"
+    table = markdown([header[i] for i in keep], cells)
+    return f"## {found[0].name}, from several seeds\n\n{table}\n{note}\n\n{told}\n"
+
+
+def _accuracies(pairs: Sequence[tuple], kind: str) -> str:
+    each = [row[f"accuracy_{kind}"] for _, row in pairs]
+    if None in each:
+        return NOTHING
+    mean, base = (statistics.mean(values) for values in (each, _floats(pairs)))
+    if kind == "float" and all(first is row for first, row in pairs):
+        return f"{100 * mean:.1f} % ({', '.join(f'{100 * value:.1f}' for value in each)})"
+    return f"{100 * mean:.1f} %, {100 * (mean - base):+.2f}"
+
+
+def _floats(pairs: Sequence[tuple]) -> list[float]:
+    return [first["accuracy_float"] for first, _ in pairs]
+
+
+def _ratio(pairs: Sequence[tuple], of, whole=None) -> str:
+    each = [(of(row), (whole or of)(first)) for first, row in pairs]
+    if any(None in values for values in each):
+        return NOTHING
+    mean = statistics.mean(own / first for own, first in each)
+    return f"{mean:.2f}" if mean > 0.2 else f"{mean:.3f}"
+
+
 def shown(figures: Sequence[float]) -> list[str]:
     accuracy, log_loss, seconds = figures
     return [f"{100 * accuracy:.1f} %", f"{log_loss:.3f}", f"{seconds / 60:.1f} min"]
@@ -148,12 +207,13 @@ def bench_section(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--seeds", nargs="+", type=Path, default=[])
+    parser.add_argument("--seeds", nargs="+", type=Path, action="append", default=[])
     parser.add_argument("--bench", nargs="*", type=Path, default=[])
     options = parser.parse_args()
     sections = [*map(run_section, options.runs)]
-    if options.seeds:
-        sections.append(seeds_section(options.seeds))
+    for folders in options.seeds:
+        chains = read_records(folders[0]).chains
+        sections.append((chains_section if chains else seeds_section)(folders))
     sections += map(bench_section, options.bench)
     file = ROOT / "docs" / "results.md"
     known = {title(text): text for text in re.split(r"\n(?=## )", file.read_text())[1:]}

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-MACS, EPOCHS, RATE = 0.5, 4, 1e-3
+MACS, EPOCHS, RATE = 0.5, 4, 5e-4
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
                     continue
                 found.append(job | slimmed(importance, scope, seed, options))
                 record = {
-                    "title": "slimming",
+                    "title": f"importances of channels, {Path(options.model).stem}",
                     **tables(found, Path(options.model).stem),
                     "slimmed": found,
                     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -70,7 +70,7 @@ def slimmed(importance: str, scope: str, seed: int, options: argparse.Namespace)
         macs=MACS,
         importance=importance,
         scope=scope,
-        phases=[{"epochs": EPOCHS, "learning_rate": RATE, "batch_norm": "recalibrate"}],
+        phases=[{"epochs": EPOCHS, "learning_rate": RATE, "batch_norm": "auto"}],
         output=output,
         force=True,
         seed=seed,
@@ -95,7 +95,8 @@ def figures(evaluation: dict) -> dict:
 
 def tables(rows: list[dict], name: str) -> dict:
     """A row per importance and scope: means over the seeds, and how far they are apart."""
-    header = ["importance", "scope", "parameters", "log-loss", "accuracy", "of the seeds"]
+    header = ["importance", "scope", "parameters", "untrained", "trained", "of the seeds",
+              "log-loss"]  # fmt: skip
     cells = []
     for key in dict.fromkeys((row["importance"], row["scope"]) for row in rows):
         mine = [row for row in rows if (row["importance"], row["scope"]) == key]
@@ -104,12 +105,14 @@ def tables(rows: list[dict], name: str) -> dict:
         params = statistics.mean(row["params"] for row in mine)
         mean = f"{100 * statistics.mean(accuracies):.1f} %"
         each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in accuracies)
-        cells.append([*key, f"{params:,.0f}", f"{loss:.3f}", mean, each])
+        at_once = statistics.mean(row["untrained"]["accuracy"] for row in mine)
+        shown = [f"{params:,.0f}", f"{100 * at_once:.1f} %", mean, each, f"{loss:.3f}"]
+        cells.append([*key, *shown])
     whole = rows[0]["whole"]
     note = (
         f"{name} with {MACS:.0%} of its MACs; on {whole['count']} {whole['split']} photos, "
-        f"of which the whole network has {100 * whole['accuracy']:.1f} %. {EPOCHS} epochs of Adam, "
-        f"cosine from {RATE:g}, on the labels."
+        f"of which the whole network has {100 * whole['accuracy']:.1f} %; untrained, and after "
+        f"{EPOCHS} epochs of Adam, cosine from {RATE:g}, on the labels."
     )
     return {"header": header, "cells": cells, "note": note}
 

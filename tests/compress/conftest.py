@@ -104,6 +104,24 @@ def network(shaken, smallest):
     return make
 
 
+ELSEWHERE = {
+    "MobileNetV2": 64, "MobileNetV3Small": 64, "EfficientNetB0": 64, "EfficientNetV2B0": 64,
+    "ResNet50V2": 64, "DenseNet121": 64, "InceptionV3": 80, "NASNetMobile": 64, "Xception": 80,
+}  # fmt: skip
+"""Of keras.applications, with the size of the images."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) for name in ELSEWHERE])
+def elsewhere(request, shaken):
+    """A network that is not kzoo's, where nothing is close to zero."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    size = ELSEWHERE[request.param]
+    make = getattr(keras.applications, request.param)
+    return shaken(make(weights=None, input_shape=(size, size, 3), classes=7))
+
+
 @pytest.fixture(scope="session")
 def small(few_digits, tmp_path_factory):
     """A trained network without BatchNorm, whose training is deterministic, as a file."""

@@ -155,7 +155,15 @@ NAMES = [
 def test_every_network_is_spread_without_change_and_every_tensor_has_a_range(
     name, network, difference
 ):
-    model = network(name)
+    spread_and_ranged(network(name), difference)
+
+
+def test_a_network_from_elsewhere_is_spread_without_change(elsewhere, difference):
+    spread_and_ranged(elsewhere, difference)
+
+
+def spread_and_ranged(model, difference) -> None:
+    """Asserts that an equal network of LiteRT's operators has a range for all that it ends in."""
     plain = spread(model)
     assert difference(model, plain) < 1e-5
     # Without ranges nothing is rounded but what LiteRT fixes, and the weights.
@@ -174,9 +182,18 @@ def test_every_network_is_spread_without_change_and_every_tensor_has_a_range(
 @pytest.mark.parametrize("name", list_models())
 def test_every_lite_file_computes_what_was_trained(name, smallest, tmp_path):
     pytest.importorskip("tensorflow")
+    as_lite(kzoo.build(name, size=smallest(name), classes=7, seed=0), tmp_path)
+
+
+def test_the_lite_file_of_a_network_from_elsewhere_computes_what_was_trained(elsewhere, tmp_path):
+    as_lite(elsewhere, tmp_path)
+
+
+def as_lite(model, tmp_path) -> None:
+    """Asserts that the .tflite of a rounding network gives its logits, but for few steps."""
     from kzoo.compress.ranges import baked
 
-    model = spread(kzoo.build(name, size=smallest(name), classes=7, seed=0))
+    model = spread(model)
     network = rounding(model)
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (8, *model.inputs[0].shape[1:]), np.uint8)
