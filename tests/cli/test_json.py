@@ -75,6 +75,7 @@ KEYS = {
     "cluster": {"output", "sha256", "evaluation", "before", "kernels", "coded_bytes", "gain"},
     "slim": {"output", "sha256", "evaluation", "before", "groups", "rounds", "gain"},
     "qat": {"output", "sha256", "evaluation", "before", "kernels", "gain"},
+    "sensitivity": {"model", "split", "accuracy", "layers", "shares"},
     "recipe": {"folder", "rows", "ran", "kept", "failures"},
     "convert": {"output", "contents", "max_logit_error"},
     "quantize": {"output", "contents", "agreement"},

@@ -334,7 +334,7 @@ def test_what_cannot_be_trained_is_told_before(tiny, few_digits):
 
     broken = tiny()
     broken.layers[2].set_weights([np.full_like(w, np.nan) for w in broken.layers[2].get_weights()])
-    with pytest.raises(BadInputError, match="NaN or infinity"):
+    with pytest.raises(BadInputError, match=r"NaN or infinity|not finite"):  # as backends show it
         kzoo.qat(broken, few_digits)
 
     class Own(keras.Model):

@@ -98,6 +98,7 @@ def test_every_flavour_merges_at_every_size(name, options, shaken, difference):
 
 @zoo
 def test_it_is_idempotent_saved_loaded_and_exported(name, shaken, difference, tmp_path):
+    pytest.importorskip("tensorflow")
     plain = reparameterize(thin(name, shaken))
     again = reparameterize(plain)
     assert [layer.get_config() for layer in again.layers] == [
