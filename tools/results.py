@@ -140,11 +140,17 @@ def chains_section(folders: Sequence[Path]) -> str:
     keep = [i for i, _ in enumerate(header) if any(row[i] != NOTHING for row in cells)]
     cells = [[row[i] for i in keep] for row in cells]
     count = next(iter(of_seed[0].values()))["count"]
+    of_what = {
+        "MACs": "MACs",
+        "p50 float": "p50, of its float file's",
+        "int8 gzip": "int8 gzip, of its float file's bytes",
+        "Huffman": "Huffman, of its float32 weights",
+    }
+    shares = "; ".join(said for name, said in of_what.items() if header.index(name) in keep)
     note = (
         f"Means of {len(found)} seeds, of the networks and of their compressions. Accuracy: on "
         f"{count} images, and the distance in points from the float network that came, whose seeds "
-        "are in brackets. Then shares of that network's: MACs; p50, both of its float file's; int8 "
-        "gzip, of its float file's bytes; Huffman, of its float32 weights."
+        f"are in brackets. Then shares of that network's: {shares}."
     )
     last = found[-1].all()[-1]
     told = f"{last['date'][:10]}, {conditions(last['environment'])}"
