@@ -104,14 +104,13 @@ class Worker:
                 {"function": function, "arguments": arguments, "folder": os.getcwd()}
             )
             try:
-                self._process.stdin.write(request + "\n")
-                self._process.stdin.flush()
+                with contextlib.suppress(BrokenPipeError):  # it is gone: there will be no answer
+                    self._process.stdin.write(request + "\n")
+                    self._process.stdin.flush()
                 answer = self._read_line(timeout)
                 while answer and "progress" in (report := json.loads(answer)):
                     progress(*report["progress"])
                     answer = self._read_line(timeout)
-            except BrokenPipeError:
-                answer = ""
             except BaseException:  # Ctrl-C too: the child must not outlive the question
                 self._kill()
                 raise

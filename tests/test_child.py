@@ -258,6 +258,15 @@ def test_what_a_function_reports_reaches_its_caller(worker):
     assert worker.call("child_functions:count", to=2) == 2
 
 
+def test_a_child_does_not_outlive_who_hears_its_reports(worker):
+    def gone(*report):  # noqa: ARG001
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        worker.call("child_functions:count", progress=gone, to=100_000)
+    assert worker.call("child_functions:same", value=1) == 1
+
+
 def test_a_grandchild_that_holds_the_pipe_does_not_hide_the_childs_death(worker):
     started = time.monotonic()
     with pytest.raises(ChildCrashed, match="SIGKILL"):

@@ -21,17 +21,24 @@ import numpy as np
 from kzoo.child import call
 from kzoo.compress.clusters import Clusters
 from kzoo.compress.masks import Masks
-from kzoo.compress.qat import Ranges
+from kzoo.compress.qat import Ranges, qat
 from kzoo.compress.ranges import points, rounding
 from kzoo.data.dataset import Dataset
-from kzoo.errors import MissingError, UsageError
+from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.files import new_output, sha256
 from kzoo.learn.batch_norm import recalibrate
 from kzoo.learn.finetune import finetune
 from kzoo.learn.loop import evaluate
-from kzoo.learn.phase import MONITORS, Phase, all_phases
+from kzoo.learn.phase import MONITORS, Phase, all_phases, set_trainable
 from kzoo.learn.projection import Projection
-from kzoo.learn.training import Training, check_arguments, notes_of, planned, recipe_of
+from kzoo.learn.training import (
+    Training,
+    check_arguments,
+    notes_of,
+    planned,
+    recipe_of,
+    trained_as_planned,
+)
 from kzoo.network.graph import calls
 from kzoo.network.model_file import keras_name, opened, read_notes, save_model
 from kzoo.progress import Progress, silent
@@ -73,14 +80,14 @@ def train(
     """
     if importlib.util.find_spec("tensorflow_model_optimization") is None:
         raise MissingError("engine tfmot needs TFMOT and Keras 2: pip install 'kzoo[tfmot]'")
+    if projection is None:
+        raise UsageError("engine tfmot prunes, clusters and rounds, and removes no channels")
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
     phase = _only_phase(all_phases(phases, bool(notes.get("weights"))), others)
     check_arguments([phase], batch_size, label_smoothing, None, "val_loss", "float32")
     if output is not None:
         output = new_output(keras_name(output), force=force)
     model = opened(model)
-    held = projection(model)
-    network, task = _asked(held, model)
     plan = planned(
         data,
         phases=[phase],
@@ -94,6 +101,10 @@ def train(
         seed=seed,
     )
     recipe = recipe_of(plan, model, data, None, "float32")
+    came = model.get_weights()
+    held = projection(model)
+    model.set_weights(came)  # clusters are TFMOT's own to find
+    network, task = _asked(held, model)
     recipe |= {"projection": held.recipe, "engine": "tfmot"}
     steps = max(1, len(data.splits["train"]) // plan.batch_size)
     task |= {
@@ -103,31 +114,20 @@ def train(
         "class_weights": recipe["class_weights"],
         "seed": seed,
     }
-    with tempfile.TemporaryDirectory(prefix="kzoo-") as work:
-        save_model(network, Path(work, "network.keras"))
-        orders = [data.order("train", seed, epoch) for epoch in range(phase.epochs)]
-        taken = [order[: steps * plan.batch_size] for order in orders]
-        np.save(f"{work}/order.npy", np.stack(taken).reshape(phase.epochs, steps, -1))
-        np.save(f"{work}/labels.npy", np.eye(len(data.classes), dtype=np.float32)[data.labels])
-        found = call(
-            "kzoo.compress.tfmot_process:train",
-            work=work,
-            images_file=str(data.images_file),
-            task=task,
-            progress=progress,
-        )
-        weights: dict[str, list] = {name: [] for name in found["layers"]}
-        with np.load(f"{work}/weights.npz") as trained:
-            for key in trained.files:  # in the order that they were written in
-                weights[key.rpartition("/")[0]].append(trained[key])
-    if isinstance(held, Ranges):
-        images = data.images[np.sort(orders[0][:RANGE_IMAGES])]
-        model, held = _rounding(held, weights, found, images)
-    else:
-        for name, values in weights.items():
-            model.get_layer(name).set_weights(values)
-        if phase.batch_norm == "recalibrate":
-            recalibrate(model, data.images, orders[0], progress)
+    orders = [data.order("train", seed, epoch) for epoch in range(phase.epochs)]
+    with trained_as_planned(model, plan, "float32"):
+        set_trainable(network, phase.trainable, phase.batch_norm)
+        found, weights = _in_process(network, data, orders, steps * plan.batch_size, task, progress)
+        if isinstance(held, Ranges):
+            images = data.images[np.sort(orders[0][:RANGE_IMAGES])]
+            model, held = _rounding(held, weights, found, images)
+        else:
+            for name, values in weights.items():
+                model.get_layer(name).set_weights(values)
+            if phase.batch_norm == "recalibrate":
+                recalibrate(model, data.images, orders[0], progress)
+    if isinstance(held, Clusters):
+        _check_values(held)
     finished, told = held.finished(model)
     evaluation = evaluate(model, data, progress=progress)
     if output:
@@ -146,12 +146,34 @@ def train(
     )
 
 
+def _in_process(network, data, orders, taken: int, task: dict, progress) -> tuple[dict, dict]:
+    """What the process tells, and the weights that it trained, by layer."""
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as work:
+        save_model(network, Path(work, "network.keras"))
+        order = np.stack([each[:taken] for each in orders])
+        np.save(f"{work}/order.npy", order.reshape(len(orders), task["steps"], -1))
+        np.save(f"{work}/labels.npy", np.eye(len(data.classes), dtype=np.float32)[data.labels])
+        found = call(
+            "kzoo.compress.tfmot_process:train",
+            work=work,
+            images_file=str(data.images_file),
+            task=task,
+            progress=progress,
+        )
+        weights: dict[str, list] = {name: [] for name in found["layers"]}
+        with np.load(f"{work}/weights.npz") as trained:
+            for key in trained.files:  # in the order that they were written in
+                weights[key.rpartition("/")[0]].append(trained[key])
+    return found, weights
+
+
 def _only_phase(phases: Sequence[Phase], others: Mapping) -> Phase:
     """The phase; raises UsageError for what TFMOT is not asked to do."""
-    known = inspect.signature(finetune).parameters
+    defaults = {name: each.default for name, each in inspect.signature(finetune).parameters.items()}
     for name, value in others.items():
-        default = known[name].default if name in known else None
-        if name not in INDIFFERENT and value not in (default, None, ()):
+        if name not in defaults and name != "teacher":
+            raise TypeError(f"a training has no argument {name!r}")
+        if name not in INDIFFERENT and value not in (defaults.get(name), None, (), []):
             raise UsageError(f"engine tfmot has no {name}; leave it out, or leave out the engine")
     if len(phases) != 1:
         raise UsageError(f"engine tfmot trains one phase; {len(phases)} were given")
@@ -180,9 +202,21 @@ def _masks(held: Masks) -> dict:
         raise UsageError(
             "engine tfmot prunes layer by layer, single weights, n of m, or blocks of dense layers"
         )
+    if pruning.n_of_m and pruning.begin:
+        raise UsageError("engine tfmot has n of m from the first step on; leave out begin")
+    kernels = [*zip(held.kernels, held.shares, strict=True)]
+    if pruning.n_of_m:  # as kzoo's own engine leaves them
+        kernels = [each for each in kernels if each[0].variable.shape[-2] % pruning.n_of_m[1] == 0]
+    for kernel, share in zip(held.kernels, held.shares, strict=True):
+        zeros, count = int((kernel.values == 0).sum()), kernel.values.size
+        if zeros > (0 if pruning.n_of_m else round(share * count)):
+            raise UsageError(
+                f"engine tfmot does not hold the zeros that {kernel.name} comes with, "
+                f"{zeros:,} of {count:,}; ask for at least that share, or leave out the engine"
+            )
     return {
         "verb": "prune",
-        "shares": _by_layer(held.kernels, held.shares),
+        "shares": _by_layer(*zip(*kernels, strict=True)) if kernels else {},
         "n_of_m": pruning.n_of_m,
         "block": pruning.block,
         "schedule": pruning.schedule,
@@ -194,19 +228,36 @@ def _masks(held: Masks) -> dict:
 
 def _clusters(held: Clusters) -> dict:
     clustering = held.clustering
+    # It takes zeros for those of a pruned kernel, and makes more where there were none.
+    zeros = [clustering.keep_zeros and not kernel.values.all() for kernel in held.kernels]
     return {
         "verb": "cluster",
-        "layers": [*_by_layer(held.kernels, [True] * len(held.kernels))],
+        "keep_zeros": _by_layer(held.kernels, zeros),
         "clusters": clustering.clusters,
         "init": clustering.init,
         "per_channel": clustering.per == "channel",
-        "keep_zeros": clustering.keep_zeros,
     }
+
+
+def _check_values(held: Clusters) -> None:
+    """Raises BadInputError where TFMOT left more values than were asked for."""
+    asked, per = held.clustering.clusters, held.clustering.per
+    for kernel in held.kernels:
+        values = kernel.values.reshape(kernel.matrix_shape).T
+        parts = values if per == "channel" else [values]
+        most = max(len(np.unique(part)) for part in parts)
+        if most > asked:
+            raise BadInputError(
+                f"TFMOT left {most} values per {per} in {kernel.name}, {asked} were asked for; "
+                "kzoo's own engine takes it"
+            )
 
 
 def _ranges(held: Ranges) -> dict:
     if any(layer.learned for layer in held.layers):
         raise UsageError("engine tfmot has ranges average alone; 'learned' was given")
+    if held.freeze != inspect.signature(qat).parameters["freeze"].default:
+        raise UsageError("engine tfmot averages ranges to the end; leave out freeze")
     kept = {type(each): each for each in held.kept}
     masks, clusters = kept.get(Masks), kept.get(Clusters)
     return {
@@ -233,7 +284,7 @@ def _rounding(held: Ranges, weights: dict, found: dict, images) -> tuple[keras.M
     plain = held.plain
     for name, values in weights.items():
         plain.get_layer(name).set_weights(values)
-    whole = held.whole | {*found["whole"]}
+    whole = frozenset(found["whole"])
     twin = rounding(plain, whole=whole)
     own = {layer.name: layer for layer in twin.layers if isinstance(layer, Range)}
     placed, missing = points(plain).of, []
@@ -250,9 +301,12 @@ def _rounding(held: Ranges, weights: dict, found: dict, images) -> tuple[keras.M
         import keras
 
         probe = keras.Model(plain.inputs, [tensor for _, tensor in missing])
-        values = probe.predict(images.astype(np.float32), verbose=0)
-        for (point, _), value in zip(missing, keras.tree.flatten(values), strict=True):
-            _assign(own, point, float(value.min()), float(value.max()))
+        seen = []
+        for batch in np.array_split(images, -(-len(images) // 32)):
+            values = keras.tree.flatten(probe(batch.astype(np.float32)))
+            seen.append([(float(np.min(value)), float(np.max(value))) for value in values])
+        for (point, _), ends in zip(missing, zip(*seen, strict=True), strict=True):
+            _assign(own, point, min(low for low, _ in ends), max(high for _, high in ends))
     return twin, Ranges(twin, plain, held.freeze, [], whole)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from kzoo.compress.graph import producer, readers
 from kzoo.compress.ranges import KERNELS, RELUS, activation_of
 from kzoo.errors import BadInputError
+from kzoo.learn.named import named
 from kzoo.network.graph import calls
 from kzoo.network.model_file import gives_probabilities, load_model
 from kzoo.progress import Progress
@@ -44,19 +45,24 @@ def train(work: str, images_file: str, task: dict, progress: Progress) -> dict:
     source = load_model(f"{work}/network.keras")
     start = _behind_normalization(source)
     lead = keras.Model(source.inputs[0], start)
-    body = rebuilt(source, start, between=task["verb"] == "qat")
-    if task["phase"]["batch_norm"] == "frozen":
-        for layer in body.layers:
-            layer.trainable = not isinstance(layer, tf_keras.layers.BatchNormalization)
+    try:
+        body = rebuilt(source, start, between=task["verb"] == "qat")
+    except BadInputError:
+        raise
+    except Exception as error:
+        raise BadInputError(
+            f"TFMOT stands on Keras 2, which cannot make this network: {_first(error)}; kzoo's own "
+            "engine takes it"
+        ) from error
     images, labels = np.load(images_file, mmap_mode="r"), np.load(f"{work}/labels.npy")
     order = np.load(f"{work}/order.npy")
     _compare(source, lead, body, images[np.sort(order[0, 0])])
     try:
         model, callbacks = WRAPPED[task["verb"]](body, task, order.shape[0] * order.shape[1])
-    except (ValueError, RuntimeError, TypeError) as error:
+    except Exception as error:
         raise BadInputError(
-            f"TFMOT does not {task['verb']} this network: {str(error).strip().splitlines()[0]}; "
-            "kzoo's own engine takes it"
+            f"TFMOT does not {task['verb']} this network: {_first(error)}; kzoo's own engine takes "
+            "it"
         ) from error
     rate = _rate(task)
     _compile(model, task, rate, gives_probabilities(source))
@@ -72,6 +78,10 @@ def train(work: str, images_file: str, task: dict, progress: Progress) -> dict:
     arrays = {f"{name}/{i}": v for name, values in found.items() for i, v in enumerate(values)}
     np.savez(f"{work}/weights.npz", **arrays)
     return {"history": report.history, "layers": [*found]} | told
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _behind_normalization(model):
@@ -112,7 +122,7 @@ def rebuilt(model, start, between: bool = False):
             (x,), layer_in_front = args, producer(node.input_tensors[0])
             if layer_in_front and type(layer_in_front.operation).__name__ in KERNELS:
                 same = tf_keras.layers.BatchNormalization(
-                    epsilon=0.0, trainable=False, name=f"{layer.name}_between"
+                    epsilon=0.0, trainable=False, name=f"{layer.name}_between_{len(tensors)}"
                 )
                 args = (same(x),)
         found = twins[layer](*args, **kwargs)
@@ -129,7 +139,12 @@ def _twin(layer):
 
     kind = type(layer).__name__
     own = getattr(tf_keras.layers, kind, None)
-    if own is None or not hasattr(layer, "get_config") or not hasattr(layer, "weights"):
+    if not hasattr(layer, "weights"):
+        raise BadInputError(
+            f"TFMOT knows layers, and no operations such as keras.ops' {kind} ({layer.name}); "
+            "kzoo's own engine takes it"
+        )
+    if own is None:
         raise BadInputError(
             f"TFMOT stands on Keras 2, which has no {kind} ({layer.name}); kzoo's own "
             "engine takes it"
@@ -141,8 +156,10 @@ def _twin(layer):
     defaults = inspect.signature(type(layer).__init__).parameters
     config = {}
     for name, value in layer.get_config().items():
-        if name.endswith(("_initializer", "_constraint")):
+        if name.endswith("_initializer"):
             continue  # it has its weights already
+        if name.endswith("_constraint") and value:
+            raise BadInputError(f"TFMOT would forget the {name} of {layer.name}")
         if isinstance(value, dict) and value.get("class_name") == "DTypePolicy":
             value = value["config"]["name"]
         name = RENAMED.get(kind, {}).get(name, name)
@@ -155,10 +172,10 @@ def _twin(layer):
             )
     try:
         return own.from_config(config)
-    except (ValueError, TypeError) as error:
+    except Exception as error:
         raise BadInputError(
-            f"TFMOT stands on Keras 2, which cannot make {layer.name} ({kind}): "
-            f"{str(error).splitlines()[0]}; kzoo's own engine takes it"
+            f"TFMOT stands on Keras 2, which cannot make {layer.name} ({kind}): {_first(error)}; "
+            "kzoo's own engine takes it"
         ) from error
 
 
@@ -181,7 +198,8 @@ def _pruned(body, task: dict, total: int):
     end = min(round(task["end"] * total), total - 1)
     options = {}
     if task["n_of_m"]:
-        options["sparsity_m_by_n"] = tuple(task["n_of_m"])
+        kept, group = task["n_of_m"]
+        options["sparsity_m_by_n"] = (group - kept, group)  # zeros there
     if task["block"]:
         options |= {"block_size": tuple(task["block"]), "block_pooling_type": "AVG"}
 
@@ -196,9 +214,9 @@ def _pruned(body, task: dict, total: int):
 
     def wrapped(layer):
         share = task["shares"].get(layer.name)
-        if not share and not (task["n_of_m"] and layer.name in task["shares"]):
+        if not share:
             return layer
-        return sparsity.prune_low_magnitude(layer, schedule(share or 0.5), **options)
+        return sparsity.prune_low_magnitude(layer, schedule(share), **options)
 
     model = tf_keras.models.clone_model(body, clone_function=wrapped)
     return model, [sparsity.UpdatePruningStep()]
@@ -211,14 +229,17 @@ def _clustered(body, task: dict, total: int):  # noqa: ARG001
     options = {
         "number_of_clusters": task["clusters"],
         "cluster_centroids_init": clustering.CentroidInitialization[INITS[task["init"]]],
-        "preserve_sparsity": task["keep_zeros"],
     }
 
     def wrapped(layer):
-        if layer.name not in task["layers"]:
+        if layer.name not in task["keep_zeros"]:
             return layer
-        conv = {"cluster_per_channel": True} if task["per_channel"] else {}
-        return clustering.cluster_weights(layer, **options, **conv)
+        own = {"preserve_sparsity": task["keep_zeros"][layer.name]}
+        if task["per_channel"]:
+            if type(layer).__name__ != "Conv2D" or not layer.use_bias:
+                raise ValueError(f"per channel it knows Conv2D with a bias, not {layer.name}")
+            own["cluster_per_channel"] = True
+        return clustering.cluster_weights(layer, **options, **own)
 
     return tf_keras.models.clone_model(body, clone_function=wrapped), []
 
@@ -238,7 +259,8 @@ def _rounded(body, task: dict, total: int):  # noqa: ARG001
         model = quantization.quantize_apply(annotated, **scheme)
     rounded = {layer.name for layer in model.layers if getattr(layer, "_weight_vars", ())}
     for layer in body.layers:
-        if hasattr(layer, "kernel") and f"quant_{layer.name}" not in rounded:
+        has_kernel = hasattr(layer, "kernel") or hasattr(layer, "depthwise_kernel")
+        if has_kernel and f"quant_{layer.name}" not in rounded:
             raise ValueError(f"it leaves the kernel of {layer.name} in floating point")
     return model, []
 
@@ -256,17 +278,11 @@ def _rate(task: dict):
 def _compile(model, task: dict, rate, probabilities: bool) -> None:
     import tf_keras
 
-    given = task["phase"]["optimizer"]
-    given = {"name": given} if isinstance(given, str) else dict(given)
-    name = given.pop("name")
-    try:
-        optimizer = tf_keras.optimizers.get({"class_name": name, "config": given})
-        optimizer = type(optimizer)(learning_rate=rate, **given)
-    except (ValueError, TypeError) as error:
-        raise BadInputError(f"Keras 2 has no such optimizer: {error}") from error
+    kind = tf_keras.optimizers.Optimizer
+    optimizer = named(tf_keras.optimizers, kind, "optimizer", task["phase"]["optimizer"])
     logits = {"from_logits": not probabilities}
     model.compile(
-        optimizer=optimizer,
+        optimizer=optimizer(learning_rate=rate),
         loss=tf_keras.losses.CategoricalCrossentropy(
             label_smoothing=task["label_smoothing"], **logits
         ),
@@ -336,6 +352,9 @@ def _plain(model, source) -> tuple[dict[str, list], dict]:
 def _without_masks(model, source) -> tuple[dict, dict]:
     from tensorflow_model_optimization.sparsity import keras as sparsity
 
+    for layer in model.layers:
+        if hasattr(layer, "pruning_obj"):  # averages of weights know no masks
+            layer.pruning_obj.weight_mask_op()
     return _plain(sparsity.strip_pruning(model), source)
 
 

@@ -14,7 +14,7 @@ from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.learn.augment import Augment, Augmenter, augmentation
 from kzoo.learn.inputs import matching_data
-from kzoo.learn.phase import Phase, as_phase
+from kzoo.learn.phase import Phase, all_phases
 from kzoo.learn.task import Classification, Plan
 from kzoo.learn.training import check_arguments, planned, trained_as_planned
 from kzoo.network.model_file import opened, read_notes
@@ -87,11 +87,12 @@ def find_learning_rate(
         UsageError, BadInputError, MissingError: as `kzoo.finetune`.
     """
     rising = {"name": "exponential", "decay_rate": HIGHEST / LOWEST}
-    phase = replace(as_phase(phase), learning_rate=LOWEST, schedule=rising)
+    notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
+    (phase,) = all_phases([phase], bool(notes.get("weights")))
+    phase = replace(phase, learning_rate=LOWEST, schedule=rising)
     check_arguments([phase], batch_size, label_smoothing, None, "val_loss", precision)
     if not 0 <= auxiliary_weight < math.inf:
         raise UsageError(f"auxiliary_weight is at least 0 and finite; {auxiliary_weight} was given")
-    notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
     model = opened(model, auxiliary=True)
     options = {"seed": seed, "progress": progress, **(data_options or {})}
     data = matching_data(
