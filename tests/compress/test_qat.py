@@ -210,7 +210,10 @@ def as_lite(model, tmp_path) -> None:
         (folder / f"class{i % 7}").mkdir(parents=True, exist_ok=True)
         shown = image[..., 0] if image.shape[-1] == 1 else image
         Image.fromarray(shown).save(folder / f"class{i % 7}" / f"{i}.png")
-    made = kzoo.quantize(path, lite, calibrate=folder, head="logits", samples=4)
+    all_train = {"validation": 0, "test": 0}
+    made = kzoo.quantize(
+        path, lite, calibrate=folder, head="logits", samples=4, data_options=all_train
+    )
     # Untrained networks turn one rounding into many: resnet8 is equal, what is deep is not.
     assert made.max_logit_error < 1.0
     assert not {each.split()[0] for each in made.contents.float_islands} - {"NEG", "ELU"}
