@@ -39,7 +39,7 @@ def narrowed(
             return call.repeat()
         copied.add(layer)
         indices = _left(layer, before, after)
-        whole = given.get(layer) or layer.get_weights()
+        whole = given.get(layer) or (layer.get_weights() if indices else [])
         weights = [value[np.ix_(*index)] for value, index in zip(whole, indices, strict=True)]
         return call.repeat(weights or None, **_config(call.node, before[0], after[0]))
 
@@ -59,7 +59,7 @@ def narrowed_counts(found: Channels, keep: np.ndarray) -> tuple[int, int]:
             indices = _left(layer, before, after)
             params += sum(
                 math.prod(map(len, index))
-                for weight, index in zip(layer.weights, indices, strict=True)
+                for weight, index in zip(getattr(layer, "weights", ()), indices, strict=True)
                 if weight.name != "seed_generator_state"
             )
         came, goes = int(before[0].sum()), int(after[0].sum())
@@ -76,6 +76,8 @@ def narrowed_counts(found: Channels, keep: np.ndarray) -> tuple[int, int]:
 
 def _left(layer, before: list[np.ndarray], after: list[np.ndarray]) -> list[list[np.ndarray]]:
     """For each weight of a layer what stays of it: indices along each of its axes."""
+    if not getattr(layer, "weights", ()):  # an operation of keras.ops
+        return []
     found = [[np.arange(size) for size in weight.shape] for weight in layer.weights]
     if all(mask.all() for mask in (*before, *after)):
         return found
