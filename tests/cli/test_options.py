@@ -31,9 +31,9 @@ DIFFERENCES = {
     # What names a network is the command's, as is what is written.
     "fewshot": (OF_DATA | {"output", "force", "weights", "offline", "size"}, {"data_options"}),
     "explain": ({"output", "force", "weights", "offline"}, {"classes", "crop"}),
-    "prune": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
-    "cluster": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
-    "qat": (OF_DATA | OF_A_PHASE, {"data_options", "engine", *OF_FINETUNE_ALONE}),
+    "prune": (OF_DATA | OF_A_PHASE, {"data_options", *OF_FINETUNE_ALONE}),
+    "cluster": (OF_DATA | OF_A_PHASE, {"data_options", *OF_FINETUNE_ALONE}),
+    "qat": (OF_DATA | OF_A_PHASE, {"data_options", *OF_FINETUNE_ALONE}),
     # The command measures the cost.
     "slim": (
         OF_DATA | OF_A_PHASE | {"latency_of"},
@@ -104,6 +104,8 @@ def test_defaults_are_the_functions_defaults(name):
             "ratio",
         ):  # () stands for the function's own
             assert not given
+        elif option.name == "engine" and compressing:  # None: the one that features come from
+            assert (given, wanted) == ("kzoo", None)
         elif option.name in OF_A_PHASE:  # pretrained weights have other ones, as is told
             assert given is None
             assert f"[{wanted}" in option.help
