@@ -27,7 +27,6 @@ def conversion_text(record: dict) -> str:
     """A conversion's record in words."""
     contents = record["contents"]
     ports = [contents["input"], contents["output"]]
-    quantized = record["quantization"] == "int8"
     islands = contents["float_islands"]
     return pairs(
         [
@@ -42,7 +41,11 @@ def conversion_text(record: dict) -> str:
                 ", ".join(f"{count} {name}" for name, count in contents["operators"].items()),
             ),
             ("prepared by", _prepared(record["prepared"])),
-            ("float operators", (", ".join(islands) or "none") if quantized else None),
+            ("calibrated", _calibrated(record["calibration"])),
+            (
+                "float operators",
+                (", ".join(islands) or "none") if contents["integer_kernels"] else None,
+            ),
             (
                 "against Keras",
                 f"largest logit error {record['max_logit_error']:.2g} of their standard deviation, "
@@ -50,6 +53,14 @@ def conversion_text(record: dict) -> str:
             ),
         ]
     )
+
+
+def _calibrated(told: dict) -> str:
+    """``128 images, minmax; the ranges moved 1.2 % from half of them``"""
+    if not told.get("images"):
+        return "ranges of the training" if told else ""
+    moved = f"the ranges moved {100 * told['moved']:.1f} % from half of them"
+    return f"{told['images']} images, {told['ranges']}; {moved}"
 
 
 def _prepared(told: dict) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.convert import conversion_text, head_option, io_option
+from kzoo.cli.convert import conversion_text, head_option
 from kzoo.cli.terminal import (
     bar,
     complete_data,
@@ -15,18 +15,39 @@ from kzoo.cli.terminal import (
     seed_option,
     show,
 )
+from kzoo.lite.recipes import IO, RANGES, RECIPES, WITH_IO
 
 
 @click.command("quantize")
 @click.argument("model", type=click.Path())
 @click.option(
     "--calibrate",
-    required=True,
     shell_complete=complete_data,
-    help="Images to calibrate on (see `kzoo data`).",
+    help="Images to calibrate on (see `kzoo data`), where activations become whole numbers.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(), help="The .tflite file to write.")
-@click.option("--samples", default=200, show_default=True, help="Training images to calibrate on.")
+@click.option(
+    "--recipe",
+    type=click.Choice([*RECIPES, *WITH_IO]),
+    default="int8",
+    show_default=True,
+    help="What is rounded, see docs/quantization.md.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    help="Training images to calibrate on.  [default: until ranges settle]",
+)
+@click.option(
+    "--ranges",
+    type=click.Choice(RANGES),
+    default="minmax",
+    show_default=True,
+    help="How an activation's range follows from what it takes on them.",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="PREFIX", help="Layers that stay float32; repeatable."
+)
 @click.option(
     "--equalize", is_flag=True, help="Before: scale channels so that kernels have equal ranges."
 )
@@ -34,18 +55,19 @@ from kzoo.cli.terminal import (
     "--adaround", is_flag=True, help="Before: learn which way each weight is rounded; minutes."
 )
 @click.option("--correct-bias", is_flag=True, help="Before: correct biases for what rounding adds.")
-@io_option
+@click.option("--io", type=click.Choice(IO), help="Dtype of the pixels.  [default: uint8]")
 @head_option
 @data_options
 @seed_option
 @force_option
 @json_option
 def command(model, output, force, as_json, **options) -> None:
-    """Write the .keras file MODEL as a full-integer int8 .tflite, invoke it and compare it.
+    """Write the .keras file MODEL as a .tflite of whole numbers, invoke it and compare it.
 
     \b
     Examples:
       kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite
+      kzoo quantize net.keras --recipe dynamic -o net_dynamic.tflite
       kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite --adaround --correct-bias
     """
     from kzoo.files import new_output

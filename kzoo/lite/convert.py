@@ -33,7 +33,7 @@ class Conversion:
 
     Attributes:
         output: its path.
-        quantization: "float32" or "int8".
+        quantization: "float32" or the recipe's name.
         contents: what is inside, see `kzoo.lite.inspect.Contents`.
         max_logit_error: largest difference to the Keras model's logits on ``compared`` images,
             divided by the logits' standard deviation.
@@ -41,6 +41,8 @@ class Conversion:
         compared: how many images, and which: random pixels, or calibration images.
         seconds: conversion alone, without start-up of the child.
         prepared: what was done to the network before, in this order, see `kzoo.quantize`.
+        calibration: ``{"ranges", "images", "moved"}``, see `kzoo.lite.calibration.calibrated`, or
+            empty where no activation is a whole number.
     """
 
     output: str
@@ -51,6 +53,7 @@ class Conversion:
     compared: str
     seconds: float
     prepared: dict = field(default_factory=dict)
+    calibration: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """The record as JSON values."""
@@ -83,17 +86,21 @@ def convert(
         BadInputError: the model cannot be loaded or converted, or the file does not compute what
             the model does.
     """
-    return write_lite(model, output, "float32", io, head, None, force, progress)
+    if io not in IO:
+        raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
+    output = check_arguments(output, head, force)
+    return write_lite(model, output, None, io, head, None, progress)
 
 
 def write_lite(
-    model, output, quantization, io, head, calibration, force, progress, *, against=None, told=None
+    model, output, recipe, io, head, calibration, progress, *, against=None, told=None, **options
 ) -> Conversion:
     """The common path of `convert` and `kzoo.lite.quantize.quantize`: child, compare, rename.
 
     It is compared with the model at ``against`` where ``model`` was prepared, as is ``told``.
+    ``options`` are of `kzoo.lite.translate.translate`.
     """
-    output = check_arguments(output, io, head, force)
+    quantization = recipe or "float32"
     name = f"convert to {quantization}"
     progress(name, 0, 3)
     with (
@@ -108,11 +115,13 @@ def write_lite(
                 "kzoo.lite.translate:translate",
                 model=str(path),
                 output=str(temporary),
-                quantization=quantization,
+                recipe=recipe,
                 io=io,
                 head=head,
                 notes=read_notes(path),
                 work=work,
+                progress=progress,
+                **options,
             )
         except ChildCrashed as crash:
             raise BadInputError(f"{shown(model)} cannot be converted: {crash}") from crash
@@ -129,17 +138,16 @@ def write_lite(
         contents=Contents(**{**contents.to_dict(), "file": str(output)}),
         seconds=made["seconds"],
         prepared=told or {},
+        calibration=made["calibration"],
         **compared,
     )
 
 
-def check_arguments(output: str | os.PathLike, io: str, head: str, force: bool) -> Path:
+def check_arguments(output: str | os.PathLike, head: str, force: bool) -> Path:
     """Returns the output's path; raises as `convert`. Called before any work is done."""
     output = new_output(output, force=force)
     if output.suffix != ".tflite":
         raise UsageError(f"the output's name ends in .tflite; {str(output)!r} was given")
-    if io not in IO:
-        raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
     if head not in ("probabilities", "logits"):
         raise UsageError(f"head {head!r} is neither probabilities nor logits")
     return output

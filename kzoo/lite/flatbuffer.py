@@ -7,17 +7,23 @@ not TensorFlow.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 from kzoo.errors import BadInputError
 
+KERNEL = re.compile("(?i)convolution|conv2d|depthwise|matmul|biasadd")
+"""What TensorFlow's operations with a kernel are called."""
 NOTES = "kzoo"
 """The name of the metadata entry that holds class names and origin, as JSON."""
 
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
+FLOAT32 = schema.TensorType.FLOAT32
 DTYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if name.isupper()}
 
 
@@ -27,6 +33,12 @@ def parse(data: bytes, name: str = "the result") -> schema.ModelT:
         model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
         if not model.subgraphs or not model.subgraphs[0].operators:
             raise ValueError("it has no operators")
+        for buffer in model.buffers:  # large ones may lie behind the flatbuffer
+            if buffer.offset > 1:
+                if buffer.offset + buffer.size > len(data):
+                    raise ValueError("a buffer lies outside of it")
+                buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+                buffer.offset = buffer.size = 0
         return model
     except Exception as error:
         raise BadInputError(
@@ -39,10 +51,10 @@ def serialize(model: schema.ModelT) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def finish(data: bytes, output_name: str, notes: dict) -> bytes:
-    """Adds what a frozen function loses, a signature with stable names, and kzoo's notes.
+def finish(data: bytes, output_name: str, notes: dict | None = None) -> bytes:
+    """Adds what a frozen function loses, a signature with stable names, and kzoo's notes if any.
 
-    Without a signature ai-edge-quantizer and LiteRT's signature runners refuse the file.
+    Without a signature litert-quantizer and LiteRT's signature runners refuse the file.
     """
     model = parse(data)
     graph = model.subgraphs[0]
@@ -51,6 +63,8 @@ def finish(data: bytes, output_name: str, notes: dict) -> bytes:
     signature.inputs = [_named("image", graph.inputs[0])]
     signature.outputs = [_named(output_name, graph.outputs[0])]
     model.signatureDefs = [signature]
+    if notes is None:
+        return serialize(model)
     buffer = schema.BufferT()
     buffer.data = list(json.dumps(notes).encode())
     model.buffers.append(buffer)
@@ -64,6 +78,69 @@ def _named(name: str, index: int) -> schema.TensorMapT:
     found = schema.TensorMapT()
     found.name, found.tensorIndex = name.encode(), int(index)
     return found
+
+
+def named(data: bytes, layers: Collection[str]) -> bytes:
+    """The file with its tensors called by Keras' layers: ``stem_conv/convolution;stem_bn/add``.
+
+    The converter's names start with the network's and count calls: ``net_1/stem_conv_1/..``.
+    """
+    model = parse(data)
+    graph = model.subgraphs[0]
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    for op in graph.operators:
+        # What the function returns is called Identity: its kernel knows the layer.
+        told = next((names[i] for i in op.inputs[1:] if i >= 0 and "/" in names[i]), None)
+        if told and "/" not in names[op.outputs[0]]:
+            names[op.outputs[0]] = f"{told}/{names[op.outputs[0]]}"
+    seen = set()
+    for number, tensor in enumerate(graph.tensors):
+        parts = [_of_layer(part, layers) for part in names[number].split(";")]
+        name = ";".join(dict.fromkeys(parts))
+        # Quantizers know a tensor by its name alone.
+        name = f"{name}:{number}" if name in seen else name
+        seen.add(name)
+        tensor.name = name.encode()
+    return serialize(model)
+
+
+def _of_layer(part: str, layers: Collection[str]) -> str:
+    words = part.split("/")
+    for i in reversed(range(len(words))):
+        for word in (words[i], re.sub(r"_\d+$", "", words[i])):
+            if word in layers:
+                return "/".join([word, *words[i + 1 :]])
+    return part
+
+
+def layer_names(graph: schema.SubGraphT) -> list[tuple[str, ...]]:
+    """Of each tensor, the Keras layers that the converter joined in it, kernels first.
+
+    What most names start with is the network's name, and is left out.
+    """
+    paths = [
+        [re.split(r"[/:]", part) for part in tensor.name.decode().split(";")]
+        for tensor in graph.tensors
+    ]
+    while True:
+        heads = Counter(words[0] for parts in paths for words in parts if len(words) > 1)
+        ((head, count),) = heads.most_common(1) or [("", 0)]
+        if count <= 0.7 * sum(map(len, paths)):
+            break
+        paths = [[w[1:] if len(w) > 1 and w[0] == head else w for w in parts] for parts in paths]
+    return [
+        tuple(dict.fromkeys(words[0] for words in sorted(parts, key=_without_kernel)))
+        for parts in paths
+    ]
+
+
+def _without_kernel(words: list[str]) -> bool:
+    return not KERNEL.search(words[-1])
+
+
+def graph_input(data: bytes) -> int:
+    """The index of the tensor that a file takes."""
+    return int(parse(data).subgraphs[0].inputs[0])
 
 
 def notes(model: schema.ModelT) -> dict:

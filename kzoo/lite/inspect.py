@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,22 +126,15 @@ def _float_islands(model) -> list[str]:
 
     graph = model.subgraphs[0]
     dtypes = [flatbuffer.DTYPES[tensor.type] for tensor in graph.tensors]
-    islands = []
+    layers, islands = flatbuffer.layer_names(graph), []
     for op in graph.operators:
         name = flatbuffer.operator(model, op)
         enters = name == "QUANTIZE" and op.inputs[0] in graph.inputs
         leaves = name == "DEQUANTIZE" and op.outputs[0] in graph.outputs
         used = [int(i) for i in (*op.inputs, *op.outputs) if i >= 0]
         if not (enters or leaves) and any(dtypes[i] == "float32" for i in used):
-            islands.append(f"{name} in {keras_layer(graph.tensors[op.outputs[0]].name.decode())}")
+            islands.append(f"{name} in {layers[op.outputs[0]][0]}")
     return islands
-
-
-def keras_layer(tensor: str) -> str:
-    """The Keras layer of a tensor's name: ``net/stage1_1_conv/Conv2D;...`` -> ``stage1_1_conv``."""
-    first = re.split(r"[;:]", tensor)[0]
-    parts = first.split("/")
-    return parts[-2] if len(parts) > 1 else first
 
 
 def _bytes_by_kind(model, size: int) -> dict[str, int]:

@@ -1,11 +1,11 @@
-"""Full-integer int8 after training, calibrated on real images."""
+"""Quantization after training, calibrated on real images."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,48 +15,62 @@ from kzoo.child import blame, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import UsageError
 from kzoo.learn.inputs import matching_data
+from kzoo.lite.calibration import MOST, known_ranges
 from kzoo.lite.convert import Conversion, check_arguments, model_path, shown, write_lite
+from kzoo.lite.recipes import RECIPES, known_recipe
 from kzoo.network.model_file import load_model, read_notes, save_model
 from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
     import keras
 
+PREPARING = 200
+"""Images that a network is changed on before it is exported, where their number is not given."""
+
 
 def quantize(
     model: keras.Model | str | os.PathLike,
     output: str | os.PathLike,
     *,
-    calibrate: Dataset | str | os.PathLike,
-    samples: int = 200,
+    calibrate: Dataset | str | os.PathLike | None = None,
+    recipe: str = "int8",
+    samples: int | None = None,
+    ranges: str = "minmax",
+    exclude: Sequence[str] = (),
     equalize: bool = False,
     adaround: bool = False,
     correct_bias: bool = False,
-    io: str = "uint8",
+    io: str | None = None,
     head: str = "probabilities",
     seed: int = 0,
     force: bool = False,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> Conversion:
-    """Writes a Keras model as a .tflite whose weights and activations are int8.
+    """Writes a Keras model as a .tflite of small whole numbers.
 
-    Weights are symmetric per output channel, activations have the range they take on calibration
-    images (Jacob et al. 2018, arXiv:1712.05877; LiteRT's 8-bit specification). With ``io="uint8"``
-    a normalization of one scale and offset becomes the input's scale and zero point and costs
-    nothing.
+    In ``int8``, weights are symmetric per output channel, activations have the range they take on
+    calibration images (Jacob et al. 2018, arXiv:1712.05877; LiteRT's 8-bit specification). With
+    uint8 or int8 pixels a normalization of one scale and offset becomes the input's scale and zero
+    point and costs nothing.
 
     Args:
         model: functional, pixels (n, h, w, c) in [0, 255] -> logits or probabilities (n, classes).
         output: the ``.tflite`` file.
-        calibrate: images to calibrate on, of their training split only.
-        samples: how many.
+        calibrate: images to calibrate on, as many of each class as can be, of their training split
+            only. Not needed where activations stay floating-point.
+        recipe: a name of `kzoo.lite.recipes.RECIPES`.
+        samples: how many images; by default so many that their ranges settle.
+        ranges: how they are chosen, see `kzoo.lite.calibration.calibrated`.
+        exclude: prefixes of the layers that stay float32.
         equalize: before it, scale channels so that kernels have equal ranges.
         adaround: then learn which way each weight is rounded.
         correct_bias: then correct biases for what rounding adds. These three give another network
             that computes much the same; the file is compared with ``model`` still. See
             `kzoo.compress.equalize`, ``adaround`` and ``correct_bias`` there.
-        io: "uint8" pixels in and uint8 probabilities out (scale 1/256), or "float32" for both.
+        io: dtype of the pixels that go in: "uint8", by default, "int8" (pixel - 128) or "float32".
+            Where activations are 8-bit numbers, what comes out has it too (probabilities as
+            uint8 have the scale 1/256).
         head: "probabilities" or "logits".
         seed: of the choice of images.
         force: overwrite.
@@ -67,32 +81,58 @@ def quantize(
     Raises:
         As `kzoo.convert`, and BadInputError where images and model do not fit.
     """
-    if samples < 1:
+    if samples is not None and samples < 1:
         raise UsageError(f"samples is at least 1; {samples} was given")
-    output = check_arguments(output, io, head, force)
+    recipe, io = known_recipe(recipe, io)
+    known_ranges(ranges)
+    output = check_arguments(output, head, force)
     asked = {"equalize": equalize, "adaround": adaround, "correct_bias": correct_bias}
+    changes = [name for name, wanted in asked.items() if wanted]
+    static = RECIPES[recipe].static
+    if calibrate is None and (static or changes):
+        raise UsageError(
+            f"{recipe if static else changes[0]} needs images to calibrate on; add "
+            "--calibrate PHOTOS"
+        )
     with model_path(model) as path:
         notes = read_notes(path)
-        if notes.get("ranges") and any(asked.values()):
-            given = ", ".join(name for name, wanted in asked.items() if wanted)
+        if notes.get("ranges") and changes:
             raise UsageError(
                 f"{shown(model)} was trained with the rounding of int8, which is exported as it "
-                f"is; leave out {given}, or quantize the file that kzoo qat was given"
+                f"is; leave out {', '.join(changes)}, or quantize the file that kzoo qat was given"
             )
-        with blame(f"{shown(model)} cannot be read"):
-            net = call_shared("kzoo.lite.translate:describe", model=str(path))
-        options = {"progress": progress, **(data_options or {})}
-        data = matching_data(net["input"], net["classes"], calibrate, notes, **options)
-        chosen = np.sort(data.order("train", seed, 0)[:samples])
-        images = np.ascontiguousarray(data.images[chosen])
-        if not any(asked.values()):
-            return write_lite(path, output, "int8", io, head, images, force, progress)
+        images = None
+        if calibrate is not None:
+            with blame(f"{shown(model)} cannot be read"):
+                net = call_shared("kzoo.lite.translate:describe", model=str(path))
+            options = {"progress": progress, **(data_options or {})}
+            data = matching_data(net["input"], net["classes"], calibrate, notes, **options)
+            images = stratified(data, samples or MOST, seed)
+        options = {"exclude": list(exclude)}
+        if static:
+            options |= {"ranges": ranges, "samples": samples}
+        elif not changes:
+            images = None
+        if not changes:
+            return write_lite(path, output, recipe, io, head, images, progress, **options)
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
             ready = Path(folder, Path(path).with_suffix(".keras").name)
-            told = _prepare(path, ready, images, asked, seed, progress)
+            told = _prepare(path, ready, images[: samples or PREPARING], asked, seed, progress)
             return write_lite(
-                ready, output, "int8", io, head, images, force, progress, against=path, told=told
-            )
+                ready, output, recipe, io, head, images if static else None, progress,
+                against=path, told=told, **options,
+            )  # fmt: skip
+
+
+def stratified(data: Dataset, count: int, seed: int) -> np.ndarray:
+    """So many training images, uint8 (n, h, w, c): one of each class, a second of each, ..."""
+    order = data.order("train", seed, 0)
+    labels = data.labels[order]
+    rank = np.empty(len(order), np.int64)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange((labels == label).sum())
+    chosen = order[np.argsort(rank, kind="stable")][:count]
+    return np.ascontiguousarray(data.images[chosen])
 
 
 def _prepare(path, ready: Path, images, asked: Mapping[str, bool], seed: int, progress) -> dict:

@@ -20,23 +20,26 @@ CLOSE = 1e-3
 """Of a tensor's largest value: what two runtimes may differ by and be the same tensor."""
 
 
-def with_learned(
-    calibrated: bytes,
+def learned(
+    data: bytes,
     image: np.ndarray,
     values: Mapping[int, np.ndarray],
     ranges: Mapping[int, Sequence[float]],
-) -> bytes:
-    """A calibrated float file with other ranges, where it has the tensors that they are of.
+) -> dict[int, tuple[float, float]]:
+    """The ranges of the tensors of a float file that a network's are found among.
 
     Args:
-        calibrated: its tensors have ``min`` and ``max``; of batch 1.
+        data: the file, of batch 1.
         image: what the values are of, as the file takes it.
         values: what the network has for the image, by a number of each tensor.
         ranges: (low, high) by the same numbers.
+
+    Returns:
+        (low, high) by the tensor's index in the file.
     """
-    model = parse(calibrated)
+    model, found = parse(data), {}
     runner = Interpreter(
-        model_content=calibrated,
+        model_content=data,
         experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
@@ -56,10 +59,9 @@ def with_learned(
             wanted = values[key].ravel()
             if np.abs(seen - wanted).max() <= CLOSE * max(np.abs(wanted).max(), 1e-6):
                 low, high = ranges[key]
-                tensor.quantization = tensor.quantization or schema.QuantizationParametersT()
-                tensor.quantization.min, tensor.quantization.max = [low], [high]
+                found[index] = (low, high)
                 break
-    return serialize(model)
+    return found
 
 
 def in_one_step(data: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:

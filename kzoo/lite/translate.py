@@ -6,15 +6,20 @@ The one user of TensorFlow.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kzoo.compress.ranges import as_trained, ranged_values
 from kzoo.learn.evaluate import outputs
-from kzoo.lite.flatbuffer import finish
-from kzoo.lite.ranges import in_one_step, with_learned
+from kzoo.lite import recipes
+from kzoo.lite.calibration import calibrated
+from kzoo.lite.flatbuffer import finish, graph_input, named
+from kzoo.lite.ranges import in_one_step, learned
+from kzoo.lite.recipes import RECIPES
 from kzoo.network.model_file import gives_probabilities, load_model, read_notes
+from kzoo.progress import Progress, silent
 
 COMPARED = 8
 
@@ -22,45 +27,66 @@ COMPARED = 8
 def translate(
     model: str,
     output: str,
-    quantization: str,
+    recipe: str | None,
     io: str,
     head: str,
     notes: dict,
     work: str,
+    ranges: str = "minmax",
+    samples: int | None = None,
+    exclude: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> dict:
     """Writes ``output``, and into ``work`` what is needed to compare it with Keras.
 
     Args:
         model: a Keras file.
         output: the .tflite to write.
-        quantization: "float32" or "int8".
-        io: dtype of the image input; for int8 also of the output.
+        recipe: a name of `kzoo.lite.recipes.RECIPES`, or None for float32.
+        io: dtype of the image input; where activations are whole numbers, also of the output.
         head: "probabilities" or "logits".
         notes: to store, see `kzoo.network.model_file.read_notes`.
-        work: a folder. For int8 it holds ``calibration.npy``, uint8 (n, h, w, c). ``images.npy``,
-            uint8, and ``expected.npy``, Keras' outputs on them, are written there.
+        work: a folder. Where images are needed it holds ``calibration.npy``, uint8 (n, h, w, c).
+            ``images.npy``, uint8, and ``expected.npy``, Keras' outputs on them, are written there.
+        ranges, samples: see `kzoo.lite.calibration.calibrated`.
+        exclude: prefixes of the layers that stay float32.
+        progress: called for every image.
     """
     import tensorflow as tf
 
     net = load_model(model)
     probabilities_only = gives_probabilities(net)
-    images = np.load(f"{work}/calibration.npy") if quantization == "int8" else None
-    normalization = _normalization(net) if quantization == "int8" and io == "uint8" else None
+    static = recipe is not None and RECIPES[recipe].static
+    images = np.load(f"{work}/calibration.npy") if static else None
+    in_whole_numbers = static and io != "float32" and recipe != "int16x8"
+    normalization = _normalization(net) if in_whole_numbers else None
     started = time.perf_counter()
-    cast = io == "uint8" and quantization == "float32"
+    cast = io == "uint8" and not in_whole_numbers
     frozen = freeze(net, cast, head == "probabilities" and not probabilities_only, normalization)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    if quantization == "int8":
-        _full_integer(converter, images, io, normalization)
-    if learned := quantization == "int8" and notes.get("ranges"):
-        data = _as_trained(converter, net, images[:1], io, normalization, notes)
-    else:
-        data = converter.convert()
+    data = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
     gives = "logits" if head == "logits" and not probabilities_only else "probabilities"
+    data, told = finish(named(data, {layer.name for layer in net.layers}), gives), {}
+    learned_ranges = static and bool(notes.get("ranges"))
+    if static:
+        feed = _feed(normalization, np.uint8 if cast else np.float32)
+        found, told = calibrated(data, images, feed, ranges, samples, progress)
+        if in_whole_numbers:
+            # One step of the quantized input is one pixel value, whatever pixels were seen.
+            found[graph_input(data)] = tuple(map(float, feed(np.array([0.0, 255.0]))))
+        if learned_ranges:
+            image = images[:1]
+            found |= learned(data, feed(image), *ranged_values(net, image, notes["ranges"]))
+            told = {"ranges": "learned", "images": 0}
+        data = recipes.static(data, recipe, found, io, exclude)
+        if learned_ranges and notes["whole"]:
+            kernels = {name: np.array(net.get_layer(name).kernel) for name in notes["whole"]}
+            data = in_one_step(data, kernels)
+    elif recipe:
+        data = recipes.weights_only(data, recipe, exclude)
     notes |= {
         "model": net.name,
-        "quantization": quantization,
-        "pixels": "uint8 [0, 255]" if io == "uint8" else "float32 [0, 255]",
+        "quantization": recipe or "float32",
+        "pixels": f"{io} [0, 255]" if io != "int8" else "int8, pixel - 128",
         "folded_normalization": normalization,
     }
     Path(output).write_bytes(finish(data, gives, notes))
@@ -73,12 +99,13 @@ def translate(
         chosen = images[:: max(1, len(images) // 32)][:32]
     kind = "images of random pixels" if images is None else "calibration images"
     np.save(f"{work}/images.npy", chosen)
-    net = as_trained(net, notes) if learned else net
+    net = as_trained(net, notes) if learned_ranges else net
     np.save(f"{work}/expected.npy", outputs(net, chosen, np.arange(len(chosen))))
     return {
         "probabilities_only": probabilities_only,
         "compared": f"{len(chosen)} {kind}",
         "seconds": round(seconds, 3),
+        "calibration": told,
     }
 
 
@@ -151,46 +178,9 @@ def freeze(
     return convert_variables_to_constants_v2(concrete)
 
 
-def _full_integer(
-    converter, images: np.ndarray, io: str, normalization: list[float] | None
-) -> None:
-    """Sets the converter to int8 weights and activations.
-
-    ``images``, uint8 (n, h, w, c), calibrate them.
-    """
-    import tensorflow as tf
-
+def _feed(normalization: list[float] | None, dtype: type) -> Callable[[np.ndarray], np.ndarray]:
+    """What a file that was made with this normalization folded takes for pixels."""
     scale, offset = normalization or (1.0, 0.0)
-
-    def samples():
-        for number, image in enumerate(images):
-            pixels = image[None].astype(np.float32)
-            if number == 0:
-                # The input's range must be exactly that of 0 to 255, so that one step of the
-                # quantized input is one pixel value; two pixels of one image see to that.
-                pixels[0, 0, 0, 0], pixels[0, -1, -1, -1] = 0, 255
-            yield [pixels * np.float32(scale) + np.float32(offset)]
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = samples
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    if io == "uint8":
-        converter.inference_input_type = converter.inference_output_type = tf.uint8
-
-
-def _as_trained(
-    converter, net, image: np.ndarray, io: str, normalization: list[float] | None, notes: dict
-) -> bytes:
-    """The int8 file with the ranges that the network was trained with, where it has some."""
-    import tensorflow as tf
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    converter._experimental_calibrate_only = True
-    values, ranges = ranged_values(net, image, notes["ranges"])
-    scale, offset = normalization or (1.0, 0.0)
-    fed = image.astype(np.float32) * np.float32(scale) + np.float32(offset)
-    data = with_learned(converter.convert(), fed, values, ranges)
-    kind = tf.uint8 if io == "uint8" else tf.float32
-    data = mlir_quantize(data, input_data_type=kind, output_data_type=kind)
-    kernels = {name: np.array(net.get_layer(name).kernel) for name in notes["whole"]}
-    return in_one_step(data, kernels) if kernels else data
+    if dtype == np.uint8:
+        return lambda pixels: pixels
+    return lambda pixels: pixels.astype(np.float32) * np.float32(scale) + np.float32(offset)

@@ -173,11 +173,13 @@ class DistillConfig(_Section):
 class QuantizeConfig(_Section):
     """As the arguments of `kzoo.quantize`."""
 
-    samples: int = Field(200, ge=1)
+    samples: int | None = Field(None, ge=1)
+    ranges: Literal["minmax", "average", "percentile", "mse", "kl"] = "minmax"
+    exclude: list[str] = []
     equalize: bool = False
     adaround: bool = False
     correct_bias: bool = False
-    io: Literal["uint8", "float32"] = "uint8"
+    io: Literal["uint8", "int8", "float32"] = "uint8"
 
 
 CHANGES = ("equalize", "adaround", "correct_bias")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kzoo.errors import BadInputError, MissingError
-from kzoo.lite.inspect import Contents, inspect, keras_layer
+from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
 from kzoo.lite.quantize import quantize
 
@@ -36,18 +36,6 @@ def test_float_islands_are_named_by_their_layer(foreign, gray, lite_float, tmp_p
     done = quantize(foreign("layer norm"), tmp_path / "m.tflite", calibrate=gray, samples=20)
     assert any(" in ln" in island for island in done.contents.float_islands)
     assert not any("body_conv" in island for island in done.contents.float_islands)
-
-
-@pytest.mark.parametrize(
-    ("tensor", "layer"),
-    [
-        ("net/stage1_1_conv/Conv2D;net/stage1_1_bn/Add", "stage1_1_conv"),
-        ("net/head/MatMul", "head"),
-        ("image", "image"),
-    ],
-)
-def test_a_tensor_s_name_gives_its_layer(tensor, layer):
-    assert keras_layer(tensor) == layer
 
 
 def damaged(data: bytes) -> dict[str, bytes]:

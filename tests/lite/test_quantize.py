@@ -77,7 +77,7 @@ def test_only_training_images_calibrate_and_the_bytes_repeat(gray, tmp_path):
     assert found[0] != found[2]
 
 
-@pytest.mark.parametrize("wrong", [{"samples": 0}, {"io": "int8"}, {"head": "softmax"}], ids=str)
+@pytest.mark.parametrize("wrong", [{"samples": 0}, {"io": "int16"}, {"head": "softmax"}], ids=str)
 def test_a_wrong_argument_is_the_user_s_error(wrong, trained, digits, tmp_path):
     with pytest.raises(UsageError):
         quantize(trained, tmp_path / "m.tflite", calibrate=digits, **wrong)

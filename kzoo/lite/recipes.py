@@ -1,0 +1,171 @@
+"""What becomes of a float .tflite: whole numbers in its weights, its activations, or both.
+
+The names are here; the work is done in the child process, by TensorFlow's quantizer where
+activations are whole numbers, and by litert-quantizer where only weights are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kzoo.errors import BadInputError, UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of `RECIPES`.
+
+    Attributes:
+        title: in words.
+        static: whether activations are whole numbers, and so images are needed.
+    """
+
+    title: str
+    static: bool
+
+
+RECIPES = {
+    "int8": Recipe("8-bit weights and activations", True),
+    "mixed": Recipe("the same, and what int8 spoils most stays float32", True),
+    "int16x8": Recipe("8-bit weights, 16-bit activations", True),
+    "dynamic": Recipe(
+        "8-bit convolutions and dense layers; activations are rounded as it runs", False
+    ),
+    "weights8": Recipe("8-bit weights, computed in float32", False),
+    "int4": Recipe("4-bit convolutions and dense layers, 8-bit depthwise weights", False),
+    "fp16": Recipe("16-bit floating-point weights", False),
+}
+WITH_IO = {"int8-float-io": ("int8", "float32"), "uint8-io": ("int8", "uint8")}
+"""Names that others give to a recipe and its input's dtype."""
+IO = ("uint8", "int8", "float32")
+RANGES = ("minmax", "average", "percentile", "mse", "kl")
+"""How an activation's range is chosen of what it takes, see `kzoo.lite.calibration`."""
+
+
+def known_recipe(name: str, io: str | None) -> tuple[str, str]:
+    """The recipe's name and the dtype of the pixels; raises UsageError if there is none such."""
+    known = (*RECIPES, *WITH_IO)
+    if name not in known:
+        raise UsageError(f"recipe {name!r} is none of {', '.join(known)}{nearest(name, known)}")
+    if name in WITH_IO:
+        name, its = WITH_IO[name]
+        if io not in (None, its):
+            raise UsageError(f"this recipe takes {its} pixels; io {io!r} was given too")
+        io = its
+    io = io or "uint8"
+    if io not in IO:
+        raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
+    if io == "int8" and name not in ("int8", "mixed"):
+        raise UsageError(f"recipe {name} takes uint8 or float32 pixels; io int8 was given")
+    return name, io
+
+
+def static(
+    data: bytes, name: str, ranges: Mapping[int, Sequence[float]], io: str, exclude: Sequence[str]
+) -> bytes:
+    """A float file with 8-bit weights, and activations of 8 or 16 bits.
+
+    Args:
+        data: the float file; with a signature for "int16x8".
+        name: "int8", "mixed" or "int16x8".
+        ranges: of its tensors, see `kzoo.lite.calibration`.
+        io: dtype of the input and of the output; those of "int16x8" stay as they are.
+        exclude: prefixes of the layers whose operators stay float32.
+    """
+    if name == "int16x8":
+        return _by_litert(data, name, exclude, ranges)
+    import tensorflow as tf
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    from kzoo.lite.calibration import with_ranges
+
+    return mlir_quantize(
+        with_ranges(data, ranges),
+        input_data_type=tf.as_dtype(io),
+        output_data_type=tf.as_dtype(io),
+        denylisted_nodes=excluded(data, exclude) or None,
+    )
+
+
+def excluded(data: bytes, prefixes: Sequence[str]) -> list[str]:
+    """The names of the tensors that the operators of these layers write.
+
+    Raises:
+        UsageError: no layer's name begins so.
+    """
+    from kzoo.lite import flatbuffer
+
+    graph = flatbuffer.parse(data).subgraphs[0]
+    layers = flatbuffer.layer_names(graph)
+    written = [int(i) for op in graph.operators for i in op.outputs]
+    known = {layer for i in written for layer in layers[i]}
+    for prefix in prefixes:
+        if not any(layer.startswith(prefix) for layer in known):
+            hint = nearest(prefix, sorted(known))
+            raise UsageError(f"no layer of the file begins with {prefix!r}{hint}")
+    return [
+        graph.tensors[i].name.decode()
+        for i in written
+        if any(layer.startswith(tuple(prefixes)) for layer in layers[i])
+    ]
+
+
+def weights_only(data: bytes, name: str, exclude: Sequence[str]) -> bytes:
+    """A float file with smaller weights; activations and depthwise convolutions stay float32.
+
+    A depthwise convolution that rounds its activations as it runs is two to three times slower
+    than one in float32, so that `dynamic` and `int4` keep its weights in 8 bits and no more.
+
+    Args:
+        data: the float file, with a signature.
+        name: "dynamic", "weights8", "int4" or "fp16".
+        exclude: prefixes of the layers that stay as they are.
+    """
+    return _by_litert(data, name, exclude, None)
+
+
+def _by_litert(
+    data: bytes,
+    name: str,
+    exclude: Sequence[str],
+    ranges: Mapping[int, Sequence[float]] | None,
+) -> bytes:
+    import re
+
+    from litert_quantizer import quantizer
+    from litert_quantizer.algorithm_manager import AlgorithmName
+    from litert_quantizer.qtyping import TFLOperationName as Operation
+    from litert_quantizer.recipe_manager import RecipeManager
+
+    from kzoo.lite import flatbuffer
+
+    manager, every = RecipeManager(), {"regex": ".*", "operation_name": Operation.ALL_SUPPORTED}
+    if name == "fp16":
+        manager.add_weight_only_config(
+            **every, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
+        )
+    elif name == "int16x8":
+        manager.add_static_config(**every, activation_num_bits=16, weight_num_bits=8)
+    else:
+        manager.add_weight_only_config(**every, num_bits=8)
+    if name in ("dynamic", "int4"):
+        for operation in (Operation.CONV_2D, Operation.FULLY_CONNECTED):
+            manager.add_dynamic_config(".*", operation, num_bits=4 if name == "int4" else 8)
+    left = [(f"{re.escape(name)}.*", Operation.ALL_SUPPORTED) for name in excluded(data, exclude)]
+    for regex, operation in (*left, (".*", Operation.INPUT), (".*", Operation.OUTPUT)):
+        manager.add_quantization_config(regex, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    tool = quantizer.Quantizer(bytearray(data), manager.get_quantization_recipe())
+    found = None
+    if ranges:
+        tensors = flatbuffer.parse(data).subgraphs[0].tensors
+        found = {
+            tensors[index].name.decode(): {"min": np.float32(low), "max": np.float32(high)}
+            for index, (low, high) in ranges.items()
+        }
+    try:
+        return bytes(tool.quantize(found).quantized_model)
+    except (RuntimeError, ValueError) as error:
+        raise BadInputError(f"litert-quantizer refuses the model: {error}") from error
