@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 SETUP = Path(__file__).parents[1] / "setup.cfg"
-OF_TENSORFLOW = ("tensorflow", "tf-keras", "ai-edge-litert")
+OF_TENSORFLOW = ("tensorflow", "tf-keras", "ai-edge-litert", "litert-quantizer")
 """They need it, convert to .tflite, or run that."""
 
 

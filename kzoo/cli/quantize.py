@@ -46,7 +46,10 @@ from kzoo.lite.recipes import IO, RANGES, RECIPES, WITH_IO
     help="How an activation's range follows from what it takes on them.",
 )
 @click.option(
-    "--exclude", multiple=True, metavar="PREFIX", help="Layers that stay float32; repeatable."
+    "--exclude",
+    multiple=True,
+    default=(),
+    help="Prefix of layers that stay float32; may be repeated.",
 )
 @click.option(
     "--equalize", is_flag=True, help="Before: scale channels so that kernels have equal ranges."

@@ -54,7 +54,11 @@ OF_TUNING = {"model", "data", "phases", "seed", "output", "training"}
         (chain.PruneConfig, kzoo.prune, OF_TUNING),
         (chain.ClusterConfig, kzoo.cluster, OF_TUNING),
         (chain.QatConfig, kzoo.qat, OF_TUNING),
-        (schema.QuantizeConfig, kzoo.quantize, {"model", "output", "calibrate", "head", "seed"}),
+        (
+            schema.QuantizeConfig,
+            kzoo.quantize,
+            {"model", "output", "calibrate", "head", "seed", "recipe"},
+        ),
         (schema.CheckConfig, kzoo.check, {"file", "against", "data", "split"}),
         (schema.ProfileConfig, kzoo.profile, {"model", "target"}),
     ],
