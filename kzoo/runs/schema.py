@@ -179,7 +179,7 @@ class QuantizeConfig(_Section):
     equalize: bool = False
     adaround: bool = False
     correct_bias: bool = False
-    io: Literal["uint8", "int8", "float32"] = "uint8"
+    io: Literal["uint8", "int8", "float32"] | None = None
 
 
 CHANGES = ("equalize", "adaround", "correct_bias")
