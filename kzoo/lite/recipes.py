@@ -77,6 +77,13 @@ def static(
     """
     if name == "int16x8":
         return _by_litert(data, name, exclude, ranges)
+    return eight_bits(data, ranges, io, excluded(data, exclude))
+
+
+def eight_bits(
+    data: bytes, ranges: Mapping[int, Sequence[float]], io: str, spared: Sequence[str]
+) -> bytes:
+    """As `static` for "int8"; ``spared`` are the tensors that operators in float32 write."""
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 
@@ -86,7 +93,7 @@ def static(
         with_ranges(data, ranges),
         input_data_type=tf.as_dtype(io),
         output_data_type=tf.as_dtype(io),
-        denylisted_nodes=excluded(data, exclude) or None,
+        denylisted_nodes=list(spared) or None,
     )
 
 

@@ -52,25 +52,17 @@ def translate(
         exclude: prefixes of the layers that stay float32.
         progress: called for every image.
     """
-    import tensorflow as tf
-
     net = load_model(model)
-    probabilities_only = gives_probabilities(net)
     static = recipe is not None and RECIPES[recipe].static
     images = np.load(f"{work}/calibration.npy") if static else None
-    in_whole_numbers = static and io != "float32" and recipe != "int16x8"
-    normalization = _normalization(net) if in_whole_numbers else None
     started = time.perf_counter()
-    cast = io == "uint8" and not in_whole_numbers
-    frozen = freeze(net, cast, head == "probabilities" and not probabilities_only, normalization)
-    data = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
-    gives = "logits" if head == "logits" and not probabilities_only else "probabilities"
-    data, told = finish(named(data, {layer.name for layer in net.layers}), gives), {}
+    data, normalization, cast = in_float(net, recipe, io, head)
+    told = {}
     learned_ranges = static and bool(notes.get("ranges"))
     if static:
-        feed = _feed(normalization, np.uint8 if cast else np.float32)
+        feed = feeding(normalization, cast)
         found, told = calibrated(data, images, feed, ranges, samples, progress)
-        if in_whole_numbers:
+        if recipe != "int16x8" and io != "float32":
             # One step of the quantized input is one pixel value, whatever pixels were seen.
             found[graph_input(data)] = tuple(map(float, feed(np.array([0.0, 255.0]))))
         if learned_ranges:
@@ -89,7 +81,7 @@ def translate(
         "pixels": f"{io} [0, 255]" if io != "int8" else "int8, pixel - 128",
         "folded_normalization": normalization,
     }
-    Path(output).write_bytes(finish(data, gives, notes))
+    Path(output).write_bytes(finish(data, _gives(net, head), notes))
     seconds = time.perf_counter() - started
 
     shape = net.inputs[0].shape[1:]
@@ -102,11 +94,33 @@ def translate(
     net = as_trained(net, notes) if learned_ranges else net
     np.save(f"{work}/expected.npy", outputs(net, chosen, np.arange(len(chosen))))
     return {
-        "probabilities_only": probabilities_only,
+        "probabilities_only": gives_probabilities(net),
         "compared": f"{len(chosen)} {kind}",
         "seconds": round(seconds, 3),
         "calibration": told,
     }
+
+
+def in_float(net, recipe: str | None, io: str, head: str) -> tuple[bytes, list[float] | None, bool]:
+    """The float .tflite that a recipe starts from, its tensors called by the network's layers.
+
+    Returns its bytes, [scale, offset] of the normalization that the input's quantization is to
+    take over, or None, and whether the file casts uint8 pixels itself.
+    """
+    import tensorflow as tf
+
+    whole = recipe is not None and RECIPES[recipe].static and recipe != "int16x8"
+    normalization = _normalization(net) if whole and io != "float32" else None
+    cast = io == "uint8" and not whole
+    add_softmax = head == "probabilities" and not gives_probabilities(net)
+    frozen = freeze(net, cast, add_softmax, normalization)
+    data = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
+    data = named(data, {layer.name for layer in net.layers})
+    return finish(data, _gives(net, head)), normalization, cast
+
+
+def _gives(net, head: str) -> str:
+    return "logits" if head == "logits" and not gives_probabilities(net) else "probabilities"
 
 
 def describe(model: str) -> dict:
@@ -178,9 +192,9 @@ def freeze(
     return convert_variables_to_constants_v2(concrete)
 
 
-def _feed(normalization: list[float] | None, dtype: type) -> Callable[[np.ndarray], np.ndarray]:
-    """What a file that was made with this normalization folded takes for pixels."""
-    scale, offset = normalization or (1.0, 0.0)
-    if dtype == np.uint8:
+def feeding(normalization: list[float] | None, cast: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """What a file of `in_float` takes for pixels."""
+    if cast:
         return lambda pixels: pixels
+    scale, offset = normalization or (1.0, 0.0)
     return lambda pixels: pixels.astype(np.float32) * np.float32(scale) + np.float32(offset)
