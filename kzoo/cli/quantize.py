@@ -31,7 +31,8 @@ from kzoo.lite.recipes import IO, RANGES, RECIPES, WITH_IO
     type=click.Choice([*RECIPES, *WITH_IO]),
     default="int8",
     show_default=True,
-    help="What is rounded, see docs/quantization.md.",
+    metavar="RECIPE",
+    help=f"What is rounded: {', '.join(RECIPES)}; see docs/quantization.md.",
 )
 @click.option(
     "--samples",
@@ -43,7 +44,8 @@ from kzoo.lite.recipes import IO, RANGES, RECIPES, WITH_IO
     type=click.Choice(RANGES),
     default="minmax",
     show_default=True,
-    help="How an activation's range follows from what it takes on them.",
+    metavar="METHOD",
+    help=f"How an activation's range follows from what it takes on them: {', '.join(RANGES)}.",
 )
 @click.option(
     "--exclude",

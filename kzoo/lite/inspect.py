@@ -27,7 +27,10 @@ class Contents:
         float_islands: operators that compute in float32 inside a file with integer ones: "NAME in
             layer". Quantizing a float input and dequantizing the last output are not islands.
         bytes_by_kind: bytes of "weights int8", "bias int32", ...; "structure" is all but tensors.
-        notes: what kzoo wrote into the file: classes, origin, normalization.
+        notes: what kzoo wrote into the file: classes, origin, normalization. Of a file from
+            elsewhere the classes alone, if its metadata name as many as it gives.
+        metadata: the standard metadata, see `kzoo.lite.metadata.read_metadata`, with the number of
+            ``labels``; empty where it has none.
     """
 
     file: str
@@ -41,6 +44,7 @@ class Contents:
     float_islands: list[str]
     bytes_by_kind: dict[str, int]
     notes: dict
+    metadata: dict
 
     def to_dict(self) -> dict:
         """The record as JSON values."""
@@ -62,10 +66,14 @@ def inspect(file: str | os.PathLike) -> Contents:
 def read(file: str) -> dict:
     """In the child: the fields of `Contents`."""
     from kzoo.lite import flatbuffer
+    from kzoo.lite.metadata import read_metadata
 
     data = Path(file).read_bytes()
     model = flatbuffer.parse(data, file)
     graph = model.subgraphs[0]
+    metadata, output = read_metadata(data, file), _port(graph, graph.outputs[0])
+    labels = metadata.get("labels", [])
+    named = {"classes": labels} if output["shape"][-1:] == [len(labels)] else {}
 
     def dtype(index: int) -> str:
         return flatbuffer.DTYPES[graph.tensors[index].type]
@@ -79,12 +87,13 @@ def read(file: str) -> dict:
         "bytes": len(data),
         "gzip_bytes": gzip_size(data),
         "input": _port(graph, graph.inputs[0]),
-        "output": _port(graph, graph.outputs[0]),
+        "output": output,
         "operators": dict(sorted(operators.items())),
         "integer_kernels": _integer_kernels(model),
         "float_islands": _float_islands(model) if _integer_kernels(model) else [],
         "bytes_by_kind": _bytes_by_kind(model, len(data)),
-        "notes": flatbuffer.notes(model),
+        "notes": flatbuffer.notes(model) or named,
+        "metadata": metadata and {**metadata, "labels": len(labels)},
     }
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from kzoo.errors import BadInputError, UsageError, nearest
 
 
@@ -142,6 +140,7 @@ def _by_litert(
 ) -> bytes:
     import re
 
+    import numpy as np
     from litert_quantizer import quantizer
     from litert_quantizer.algorithm_manager import AlgorithmName
     from litert_quantizer.qtyping import TFLOperationName as Operation
@@ -169,7 +168,7 @@ def _by_litert(
     if ranges:
         tensors = flatbuffer.parse(data).subgraphs[0].tensors
         found = {
-            tensors[index].name.decode(): {"min": np.float32(low), "max": np.float32(high)}
+            tensors[index].name.decode(): {"min": np.array(low), "max": np.array(high)}
             for index, (low, high) in ranges.items()
         }
     try:

@@ -16,6 +16,7 @@ from kzoo.learn.evaluate import outputs
 from kzoo.lite import recipes
 from kzoo.lite.calibration import calibrated
 from kzoo.lite.flatbuffer import finish, graph_input, named
+from kzoo.lite.metadata import with_metadata
 from kzoo.lite.ranges import in_one_step, learned
 from kzoo.lite.recipes import RECIPES
 from kzoo.network.model_file import gives_probabilities, load_model, read_notes
@@ -81,7 +82,7 @@ def translate(
         "pixels": f"{io} [0, 255]" if io != "int8" else "int8, pixel - 128",
         "folded_normalization": normalization,
     }
-    Path(output).write_bytes(finish(data, _gives(net, head), notes))
+    Path(output).write_bytes(with_metadata(finish(data, _gives(net, head), notes), notes))
     seconds = time.perf_counter() - started
 
     shape = net.inputs[0].shape[1:]

@@ -139,6 +139,8 @@ CASES = {
         MISSING, "make it first", "info", "lenet5", "--graph", "no/lenet5.svg",
     ),
     "unknown target": (USAGE, "host", "profile", "good.tflite", "--target", "hsot"),
+    "unknown target to lint": (USAGE, "edgetpu", "lint", "good.tflite", "--target", "edgtpu"),
+    "no share of a gate": (USAGE, "0<=x<=1", "lint", "good.tflite", "--gate", 95),
     "unknown runtime": (USAGE, "tensorflow", "profile", "good.tflite", "--runtime", "tensorflw"),
     "no threads": (USAGE, "from 1", "profile", "good.tflite", "--threads", 0),
     "no runs": (USAGE, "at least 1", "profile", "good.tflite", "--min-runs", 0),
@@ -266,6 +268,8 @@ CASES = {
     "a .tflite as Keras": (USAGE, ".keras", "convert", "good.tflite", "-o", "x.tflite"),
     "a .keras as .tflite": (BAD, "kzoo convert", "profile", "good.keras"),
     "a cut .tflite": (BAD, "cut.tflite", "profile", "cut.tflite"),
+    "a cut .tflite to lint": (BAD, "damaged", "lint", "cut.tflite"),
+    "a .keras to lint": (BAD, "kzoo convert", "lint", "good.keras"),
     "a cut .tflite to check": (
         BAD, "damaged", "check", "cut.tflite", "--against", "good.keras", "--data", "digits",
     ),

@@ -43,6 +43,8 @@ DIFFERENCES = {
     "sensitivity": (OF_DATA | {"output", "force"}, {"data_options"}),
     "evaluate": (OF_DATA | {"output", "force"}, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
+    "localize": ({*OF_DATA, "fix", "force"}, {"data_options"}),
+    "lint": ({"gate"}, set()),
     "profile": (set(), set()),
     "convert": (set(), set()),
     "run": (set(), set()),
@@ -106,6 +108,9 @@ def test_defaults_are_the_functions_defaults(name):
             assert not given
         elif option.name == "engine" and compressing:  # None: the one that features come from
             assert (given, wanted) == ("kzoo", None)
+        elif option.name == "targets":  # the command's own choice, of which none is all
+            assert given is None
+            assert list(wanted) == list(option.type.choices)
         elif option.name in OF_A_PHASE:  # pretrained weights have other ones, as is told
             assert given is None
             assert f"[{wanted}" in option.help
