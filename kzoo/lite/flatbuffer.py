@@ -163,6 +163,50 @@ def with_outputs(model: schema.ModelT, tensors: Sequence[int]) -> bytes:
     return serialize(model)
 
 
+def add_operator_code(model: schema.ModelT, name: str) -> int:
+    """The index of an operator's code in a file, which is added."""
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def add_rounding(
+    model: schema.ModelT, tensor: int, scale: tuple[float, int], codes: Sequence[int]
+) -> list[schema.OperatorT]:
+    """The two operators that round a float tensor to int8 and back, for its readers.
+
+    They have to be put behind the one that writes it.
+
+    Args:
+        model: the file; its tensors are added to, and those that read ``tensor`` are changed.
+        tensor: its index.
+        scale: (scale, zero point).
+        codes: those of QUANTIZE and DEQUANTIZE, see `add_operator_code`.
+    """
+    graph, given = model.subgraphs[0], model.subgraphs[0].tensors[tensor]
+    added = []
+    for word, kind in (("int8", schema.TensorType.INT8), ("float", schema.TensorType.FLOAT32)):
+        made = schema.TensorT()
+        made.name, made.shape, made.type = given.name + f":{word}".encode(), given.shape, kind
+        made.buffer = 0
+        if word == "int8":
+            made.quantization = schema.QuantizationParametersT()
+            made.quantization.scale, made.quantization.zeroPoint = [scale[0]], [scale[1]]
+        graph.tensors.append(made)
+        added.append(len(graph.tensors) - 1)
+    for op in graph.operators:
+        op.inputs = [added[1] if int(i) == tensor else int(i) for i in op.inputs]
+    graph.outputs = [added[1] if int(i) == tensor else int(i) for i in graph.outputs]
+    operators = []
+    for code, source, target in zip(codes, (tensor, added[0]), added, strict=True):
+        op = schema.OperatorT()
+        op.opcodeIndex, op.inputs, op.outputs = code, [source], [target]
+        operators.append(op)
+    return operators
+
+
 def operator(model: schema.ModelT, op: schema.OperatorT) -> str:
     """The operator's name, such as CONV_2D."""
     code = model.operatorCodes[op.opcodeIndex]

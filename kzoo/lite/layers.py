@@ -14,7 +14,8 @@ import numpy as np
 
 from kzoo.errors import BadInputError
 from kzoo.learn.evaluate import softmax
-from kzoo.lite import flatbuffer, recipes
+from kzoo.lite import flatbuffer
+from kzoo.lite.recipes import IO
 from kzoo.lite.translate import feeding, in_float
 from kzoo.network.model_file import load_model
 from kzoo.progress import Progress, silent
@@ -56,8 +57,8 @@ def measure(
     rounded = Path(file).read_bytes()
     port = flatbuffer.parse(rounded, file).subgraphs[0]
     io = flatbuffer.DTYPES[port.tensors[port.inputs[0]].type]
-    if io not in recipes.IO:
-        raise BadInputError(f"{file} takes {io}; {', '.join(recipes.IO)} are expected")
+    if io not in IO:
+        raise BadInputError(f"{file} takes {io}; {', '.join(IO)} are expected")
     net = load_model(model)
     data, normalization, cast = in_float(net, "int8", io, "probabilities")
     feed = feeding(normalization, cast)
@@ -75,7 +76,9 @@ def measure(
     )
     rows = _rows(data, rounded, pairs, found)
     if alone:
-        _one_at_a_time(data, ranges, rows, images, feed, float_logits, progress)
+        _one_at_a_time(
+            data, rounded, pairs, integer, ranges, rows, images, feed, float_logits, progress
+        )
     return {
         "layers": rows,
         "images": len(images),
@@ -254,7 +257,7 @@ def _rows(data: bytes, rounded: bytes, pairs, found: dict[int, dict]) -> list[di
                 "channel_ratio": float(width[widest] / max(np.median(width), 1e-12)),
                 "gate": _gate(graph, op, flatbuffer.operator(model, op)),
                 "swish": _swish(model, op),
-                "weights_db": _weights(model, op, other, other.subgraphs[0].operators[b]),
+                "weights_db": _weights(_kernels(model, op, other, other.subgraphs[0].operators[b])),
             }
         )
     return rows
@@ -294,8 +297,8 @@ def _swish(model, op) -> bool:
     return False
 
 
-def _weights(model, op, other, rounded) -> float | None:
-    """How exact the kernel is, in decibels."""
+def _kernels(model, op, other, rounded) -> tuple[np.ndarray, np.ndarray] | None:
+    """A kernel's values in the float file, and what they became in the other."""
     if flatbuffer.operator(model, op) not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return None
     kernels = []
@@ -307,38 +310,76 @@ def _weights(model, op, other, rounded) -> float | None:
             return None
         values = np.frombuffer(bytes(raw), dtype).reshape(tensor.shape).astype(np.float64)
         if dtype == np.int8:
-            steps, axis = (
-                np.asarray(tensor.quantization.scale),
-                tensor.quantization.quantizedDimension,
-            )
+            steps = np.asarray(tensor.quantization.scale)
+            axis = tensor.quantization.quantizedDimension
             shape = [-1 if i == axis else 1 for i in range(values.ndim)]
             values = values * (steps.reshape(shape) if len(steps) > 1 else steps)
         kernels.append(values)
     a, b = kernels
-    if a.shape != b.shape:
+    return (a, b) if a.shape == b.shape else None
+
+
+def _weights(kernels: tuple[np.ndarray, np.ndarray] | None) -> float | None:
+    """How exact a kernel is, in decibels."""
+    if kernels is None:
         return None
+    a, b = kernels
     return round(_decibel((a**2).sum(), ((a - b) ** 2).sum()), 2)
 
 
-def _one_at_a_time(data, ranges, rows, images, feed, expected, progress) -> None:
-    """Adds to the rows what an operator costs rounded alone, and what is gained without it."""
+def _one_at_a_time(data, rounded, pairs, integer, ranges, rows, images, feed, expected, progress):
+    """Adds to the rows what an operator costs alone, and what is left without it.
+
+    Its kernel is rounded, and what it writes; not what it reads, which is of those before.
+    """
+    float_model, int_model = flatbuffer.parse(data), flatbuffer.parse(rounded)
+    made = {}
+    for (a, b), row in zip(pairs, rows, strict=True):
+        op, other = (m.subgraphs[0].operators[i] for m, i in ((float_model, a), (int_model, b)))
+        kernels = _kernels(float_model, op, int_model, other)
+        scale = integer.scale(int(other.outputs[0])) if int(op.outputs[0]) in ranges else None
+        made[row["tensor"]] = (a, scale, None if kernels is None else kernels[1])
     chosen = [row for row in rows if not row["float"]]
     chosen = sorted(chosen, key=lambda row: row["sqnr_db"])[:MOST_ALONE]
-    names = {row["tensor"] for row in rows}
 
-    def cost(spared) -> dict:
-        made = recipes.eight_bits(data, ranges, "float32", sorted(spared))
-        runner = _Runner(made, feed)
+    def cost(tensors) -> dict:
+        runner = _Runner(_rounded_at(data, [made[name] for name in tensors]), feed)
         found = [runner.run(image, [runner.logits])[0] for image in images]
         return _against(expected, np.concatenate(found))
 
     for number, row in enumerate(chosen):
-        row["alone"] = cost(names - {row["tensor"]})["divergence"]
+        row["alone"] = cost([row["tensor"]])["divergence"]
         progress("round one operator at a time", number + 1, len(chosen))
     worst = sorted(chosen, key=lambda row: -row["alone"])[:MOST_SPARED]
     for number, row in enumerate(worst):
-        row["without"] = cost({row["tensor"]})["divergence"]
+        row["without"] = cost([name for name in made if name != row["tensor"]])["divergence"]
         progress("all but one", number + 1, len(worst))
+
+
+def _rounded_at(data: bytes, places: list[tuple[int, tuple[float, int] | None, object]]) -> bytes:
+    """A float file in which some operators have rounded kernels and round what they write.
+
+    Args:
+        data: the file.
+        places: of each the operator's number, (scale, zero point) of what it writes or None, and
+            its kernel or None.
+    """
+    model = flatbuffer.parse(data)
+    graph = model.subgraphs[0]
+    codes = [flatbuffer.add_operator_code(model, name) for name in ("QUANTIZE", "DEQUANTIZE")]
+    behind = {}
+    for number, scale, kernel in places:
+        op = graph.operators[number]
+        if kernel is not None:
+            tensor = graph.tensors[op.inputs[1]]
+            model.buffers[tensor.buffer].data = kernel.astype(np.float32).view(np.uint8).ravel()
+        if scale is not None:
+            behind[number] = flatbuffer.add_rounding(model, int(op.outputs[0]), scale, codes)
+    kept = []
+    for number, op in enumerate(graph.operators):
+        kept += [op, *behind.get(number, ())]
+    graph.operators = kept
+    return flatbuffer.serialize(model)
 
 
 def _against(expected: np.ndarray, found: np.ndarray) -> dict:
