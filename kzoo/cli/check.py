@@ -41,6 +41,7 @@ split_seed_option = click.option(
 )
 @split_option
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many images.")
+@click.option("--kernels", is_flag=True, help="Also with LiteRT's other kernels and more threads.")
 @click.option("--min-agreement", type=float, help="Gate: share of equal top-1, such as 0.98.")
 @click.option("--max-drop", type=float, help="Gate: accuracy lost, in percentage points.")
 @click.option("--max-float-ops", type=int, help="Gate: float operators in an integer file.")
@@ -92,8 +93,17 @@ def command(file, data_options, seed, as_json, **options) -> int:
                 f"{kilobytes(contents['bytes'])} kB, {kilobytes(contents['gzip_bytes'])} kB gzip",
             ),
             ("kB by kind", kinds),
+            *((name, _kernels(row)) for name, row in record["kernels"].items()),
             ("gates not met", "; ".join(record["failures"])),
         ]
     )
     show(record, text, as_json)
     return 1 if record["failures"] else 0
+
+
+def _kernels(row: dict) -> str:
+    steps = f", {row['max_steps']} steps" if row["max_steps"] is not None else ""
+    return (
+        f"same top-1 on {100 * row['agreement']:.1f} % of the first images as XNNPACK, "
+        f"difference at most {row['max_difference']:.2g}{steps}"
+    )

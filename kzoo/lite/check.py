@@ -18,12 +18,15 @@ from kzoo.learn.inputs import matching_data
 from kzoo.lite.classify import FLOOR, evaluated, gives_logits, least_probability
 from kzoo.lite.convert import model_path, shown
 from kzoo.lite.inspect import Contents, inspect
-from kzoo.lite.interpret import lite_outputs
+from kzoo.lite.interpret import kernel_agreement, lite_outputs
 from kzoo.network.model_file import read_notes
 from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
     import keras
+
+FEW = 32
+"""Images that slow kernels are run on."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Check:
         logit_std: standard deviation of the Keras logits, to see them against.
         agreement: share of images with the same most probable class.
         keras, lite: accuracy and more of both.
+        kernels: whether other kernels of LiteRT, and more threads, give the same answers; see
+            `kzoo.lite.interpret.kernel_agreement`. Empty where it was not asked for.
         failures: the gates that were not met, in words.
         keras_probabilities, lite_probabilities: (n, classes) float32, in the order of ``indices``.
         indices: which images of the dataset.
@@ -52,6 +57,7 @@ class Check:
     agreement: float
     keras: Evaluation
     lite: Evaluation
+    kernels: dict[str, dict]
     failures: list[str]
     keras_probabilities: np.ndarray = field(repr=False)
     lite_probabilities: np.ndarray = field(repr=False)
@@ -70,6 +76,7 @@ def check(
     data: Dataset | str | os.PathLike,
     split: str | None = None,
     limit: int | None = None,
+    kernels: bool = False,
     min_agreement: float | None = None,
     max_drop: float | None = None,
     max_float_ops: int | None = None,
@@ -84,6 +91,7 @@ def check(
         data: a dataset or what `kzoo.load_data` takes.
         split: "train", "validation" or "test"; by default test, or validation where that is empty.
         limit: at most so many images, the first of the split; at least 1.
+        kernels: also run it with LiteRT's other kernels, on the first 32 images.
         min_agreement: a gate, share of equal top-1 in [0, 1].
         max_drop: a gate, accuracy lost in percentage points.
         max_float_ops: a gate, float islands; a file without integer kernels never meets it.
@@ -143,6 +151,9 @@ def check(
         agreement=agreement,
         keras=evaluations[0],
         lite=evaluations[1],
+        kernels=kernel_agreement(file, data.images_file, indices[:FEW], progress=progress)
+        if kernels
+        else {},
         failures=_failures(
             agreement, evaluations, contents, min_agreement, max_drop, max_float_ops
         ),

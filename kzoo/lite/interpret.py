@@ -16,6 +16,12 @@ from kzoo.progress import Progress, silent
 
 CHUNK = 256
 """Images per call of the child: what is in memory at once, and how often progress is told."""
+KERNELS = {
+    "xnnpack": "AUTO",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
+"""Three implementations of the same operators in LiteRT, by its names of them."""
 
 
 def lite_outputs(
@@ -66,6 +72,75 @@ def lite_outputs(
     return outputs, logits[0] if logits else None
 
 
+def kernel_agreement(
+    file: str | os.PathLike,
+    images_file: str | os.PathLike,
+    indices: np.ndarray,
+    *,
+    progress: Progress = silent,
+) -> dict[str, dict]:
+    """Whether LiteRT's kernels, and numbers of threads, give the same answers to the same images.
+
+    Args:
+        file, images_file, indices: as of `lite_outputs`.
+        progress: called for each row.
+
+    Returns:
+        Against XNNPACK on one thread, for "builtin", "reference" and "threads" (XNNPACK on all
+        cores): ``{"agreement", "max_difference", "max_steps"}``: the share of equal top-1, the
+        largest difference of an output, and that in steps of a quantized output, or None.
+
+    Raises:
+        As `lite_outputs`.
+    """
+    tflite_file(file)
+    rows = {}
+    asked = {"xnnpack": 1, "builtin": 1, "reference": 1, "threads": max(2, cores())}
+    worker = Worker()
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder, blame(f"{file} cannot be run"):
+        np.save(f"{folder}/indices.npy", np.asarray(indices, np.int64))
+        try:
+            for name, threads in asked.items():
+                step = worker.call(
+                    "kzoo.lite.interpret:run_with",
+                    file=str(file),
+                    images_file=str(images_file),
+                    folder=folder,
+                    threads=threads,
+                    kernels=name if name in KERNELS else "xnnpack",
+                )
+                found = np.load(f"{folder}/found.npy")
+                if name == "xnnpack":
+                    expected = found
+                else:
+                    most = float(np.abs(found - expected).max())
+                    rows[name] = {
+                        "agreement": float((found.argmax(-1) == expected.argmax(-1)).mean()),
+                        "max_difference": most,
+                        "max_steps": round(most / step) if step else None,
+                    }
+                progress("run other kernels", len(rows) + 1, len(asked))
+        finally:
+            worker.close()
+    return rows
+
+
+def run_with(file: str, images_file: str, folder: str, threads: int, kernels: str) -> float | None:
+    """In the child: writes ``found.npy``; returns the step of a quantized output, or None."""
+    from kzoo.lite import flatbuffer
+
+    data = Path(file).read_bytes()
+    graph = flatbuffer.parse(data, file).subgraphs[0]
+    images = np.load(images_file, mmap_mode="r")[np.load(f"{folder}/indices.npy")]
+    try:
+        found = infer(data, images, threads, kernels)[0]
+    except BadInputError as error:
+        raise BadInputError(f"{file}: {error}") from error
+    np.save(f"{folder}/found.npy", found)
+    about = graph.tensors[graph.outputs[0]].quantization
+    return float(about.scale[0]) if about is not None and about.scale is not None else None
+
+
 def run(file: str, images_file: str, folder: str, threads: int) -> int:
     """In the child: writes the outputs as ``0.npy``, the logits, if any, as ``1.npy``.
 
@@ -87,18 +162,25 @@ def run(file: str, images_file: str, folder: str, threads: int) -> int:
     return wanted
 
 
-def infer(data: bytes, images: np.ndarray, threads: int) -> list[np.ndarray]:
+def infer(
+    data: bytes, images: np.ndarray, threads: int, kernels: str = "xnnpack"
+) -> list[np.ndarray]:
     """Invokes a model's bytes on uint8 images (n, h, w, c), as many at once as it was made for.
+
+    ``kernels`` are of `KERNELS`.
 
     Returns one float32 array (n, ...) per output of the model, dequantized.
 
     Raises:
         BadInputError: the model's input is not images of this size, or of an unknown dtype.
     """
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    resolver = getattr(OpResolverType, KERNELS[kernels])
     try:
-        interpreter = Interpreter(model_content=data, num_threads=threads)
+        interpreter = Interpreter(
+            model_content=data, num_threads=threads, experimental_op_resolver_type=resolver
+        )
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise BadInputError(f"the runtime refuses the model: {error}") from error

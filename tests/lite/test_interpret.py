@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kzoo.errors import BadInputError, MissingError
-from kzoo.lite.interpret import lite_outputs
+from kzoo.lite.interpret import kernel_agreement, lite_outputs
 
 
 def test_float_and_int8_of_mlperf_tiny_agree(shared, tmp_path):
@@ -46,3 +46,27 @@ def test_a_file_the_runtime_refuses_is_bad_input(shared, tmp_path):
     file = shared / "mlperf-tiny" / "tflm_person_detect.tflite"
     with pytest.raises(BadInputError, match="refuses"):
         lite_outputs(file, tmp_path / "images.npy", np.arange(1))
+
+
+@pytest.mark.parametrize("kind", ["float", "int8"])
+def test_kernels_and_threads_agree(kind, lite_float, lite_int8, digits):
+    file = {"float": lite_float, "int8": lite_int8}[kind]
+    rows = kernel_agreement(file, digits.images_file, digits.splits["test"][:32])
+    assert [*rows] == ["builtin", "reference", "threads"]
+    for name, row in rows.items():
+        assert row["agreement"] == 1, name
+        assert (row["max_steps"] is None) == (kind == "float")
+        assert row["max_difference"] < (1e-4 if kind == "float" else 5 / 256)
+    assert rows["threads"]["max_difference"] == 0
+
+
+def test_any_kernels_give_the_same_numbers(lite_int8, digits):
+    from kzoo.lite import interpret
+
+    images = np.load(digits.images_file, mmap_mode="r")[:4]
+    data = lite_int8.read_bytes()
+    by_name = [interpret.infer(data, images, 1, name)[0] for name in interpret.KERNELS]
+    assert all(np.isfinite(found).all() for found in by_name)
+    assert all(np.abs(by_name[0] - found).max() <= 5 / 256 for found in by_name)
+    with pytest.raises(KeyError):
+        interpret.infer(data, images, 1, "other")

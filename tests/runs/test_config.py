@@ -59,7 +59,7 @@ OF_TUNING = {"model", "data", "phases", "seed", "output", "training"}
             kzoo.quantize,
             {"model", "output", "calibrate", "head", "seed", "recipe"},
         ),
-        (schema.CheckConfig, kzoo.check, {"file", "against", "data", "split"}),
+        (schema.CheckConfig, kzoo.check, {"file", "against", "data", "split", "kernels"}),
         (schema.ProfileConfig, kzoo.profile, {"model", "target"}),
     ],
 )
