@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kzoo.lite.check import check
     from kzoo.lite.convert import convert
     from kzoo.lite.evaluate import evaluate
+    from kzoo.lite.inspect import inspect
     from kzoo.lite.predict import predict
     from kzoo.lite.quantize import quantize
     from kzoo.measure.profile import profile
@@ -52,6 +53,7 @@ _API = {
     "check": "kzoo.lite.check",
     "localize": "kzoo.lite.localize",
     "lint": "kzoo.lite.lint",
+    "inspect": "kzoo.lite.inspect",
     "evaluate": "kzoo.lite.evaluate",
     "predict": "kzoo.lite.predict",
     "explain": "kzoo.learn.explain",
@@ -71,6 +73,7 @@ __all__ = [
     "explain",
     "fewshot",
     "finetune",
+    "inspect",
     "lint",
     "list_models",
     "load_data",

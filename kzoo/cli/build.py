@@ -104,9 +104,10 @@ def command(name, arguments, output, weights, offline, force, as_json, **options
                 name, _opened(weights), offline=offline, progress=progress, **options, **variant
             )
     model = found.model if found else build(name, **options, **variant)
-    notes = (
-        {"classes": list(found.classes), "crop": found.crop, "weights": weights} if found else {}
-    )
+    notes = {"crop": found.crop, "weights": weights} if found else {}
+    if found and options["classes"] is None:
+        # With --classes they are the user's own, also where there are as many.
+        notes["classes"] = list(found.classes)
     save_model(model, output, notes=notes, force=force)
     trainable, total = parameters(model)
     record = {

@@ -27,11 +27,15 @@ def coded_bytes(model: keras.Model) -> int:
     return 4 * others + sum(-(-coded_bits(values) // 8) for values in kernels.values())
 
 
-def coded_bits(values: np.ndarray) -> int:
-    """Bits of one tensor of float32 in the shortest of four forms.
+def coded_bits(values: np.ndarray, bits: int = 32) -> int:
+    """Bits of one tensor in the shortest of four forms.
 
     Plain; by codewords of its distinct values; and, with zeros left out, plain or by codewords,
     with codewords of the gaps between what is left.
+
+    Args:
+        values: float32, or what float32 holds exactly.
+        bits: of one value in the plain form.
     """
     values = np.asarray(values, np.float32).ravel()
     left = np.flatnonzero(values)
@@ -43,14 +47,17 @@ def coded_bits(values: np.ndarray) -> int:
         gaps[LONGEST_GAP] += fillers
     stored = np.concatenate([values[left], np.zeros(fillers, np.float32)])
     return min(
-        32 * len(values),
-        _by_codewords(values, 32),
-        _table(gaps, 8) + min(32 * len(stored), _by_codewords(stored, 32)),
+        bits * len(values),
+        _by_codewords(values, bits),
+        _table(gaps, 8) + min(bits * len(stored), _by_codewords(stored, bits)),
     )
 
 
 def _by_codewords(values: np.ndarray, bits: int) -> int:
-    return _table(np.unique(values, return_counts=True)[1], bits)
+    counts = np.unique(values, return_counts=True)[1]
+    # Of many distinct values the table alone is longer than the values, and the code slow to make.
+    table = len(counts) * (bits + 8)
+    return table if table >= bits * len(values) else _table(counts, bits)
 
 
 def _table(counts: np.ndarray, bits: int) -> int:

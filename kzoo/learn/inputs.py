@@ -79,5 +79,6 @@ def matching_classes(
         differing = next((a, b) for a, b in zip_longest(names, data.classes) if a != b)
         raise BadInputError(
             f"the model was trained on other classes than {data.source} has: its output "
-            f"{differing[0]!r} meets the folder's {differing[1]!r}; rename the folders to match"
+            f"{differing[0]!r} meets the folder's {differing[1]!r}; rename the folders to match, "
+            f"or for classes of your own build it with --classes {classes}"
         )

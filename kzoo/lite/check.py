@@ -105,7 +105,7 @@ def check(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is at least 1; {limit} was given")
-    contents = inspect(file)
+    contents = inspect(file, packed=False)
     with model_path(against) as path:
         with blame(f"{shown(against)} cannot be read"):
             net = call_shared("kzoo.lite.translate:describe", model=str(path))

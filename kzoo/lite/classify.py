@@ -66,7 +66,7 @@ def classifier(model: keras.Model | str | os.PathLike) -> Classifier:
         return _of_keras(as_trained(load_model(path), notes), notes)
     if path.suffix != ".tflite":
         raise UsageError(f"a model's file ends in .keras, .h5 or .tflite; {str(path)!r} was given")
-    contents = inspect(path)
+    contents = inspect(path, packed=False)
     image, output = contents.input["shape"], contents.output["shape"]
     if len(image) != 4 or len(output) != 2:
         raise BadInputError(

@@ -130,7 +130,7 @@ def write_lite(
             _expect(against, work)
         compared = _compare(temporary, work, made, quantization)
         progress(name, 2, 3)
-        contents = inspect(temporary)
+        contents = inspect(temporary, packed=False)
     progress(name, 3, 3)
     return Conversion(
         output=str(output),

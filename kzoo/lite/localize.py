@@ -107,7 +107,7 @@ def localize(
 
     if limit < 1:
         raise UsageError(f"limit is at least 1; {limit} was given")
-    contents = inspect(file)
+    contents = inspect(file, packed=False)
     if not contents.integer_kernels:
         raise BadInputError(
             f"{file} has no convolution or dense layer in whole numbers: its activations were "
@@ -308,7 +308,7 @@ def cured(
     from kzoo.lite.quantize import quantize
 
     output = check_arguments(output, "probabilities", force)
-    io = inspect(found.file).input["dtype"]
+    io = inspect(found.file, packed=False).input["dtype"]
     groups = [each["affected"] for each in found.findings if each["affected"]]
     cures: list[tuple[str, dict]] = [("calibrate anew", {})]
     cures += [(f"--ranges {name}", {"ranges": name}) for name in ("percentile", "mse")]

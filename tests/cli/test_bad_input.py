@@ -270,6 +270,10 @@ CASES = {
     "a cut .tflite": (BAD, "cut.tflite", "profile", "cut.tflite"),
     "a cut .tflite to lint": (BAD, "damaged", "lint", "cut.tflite"),
     "a .keras to lint": (BAD, "kzoo convert", "lint", "good.keras"),
+    "a cut .tflite to inspect": (BAD, "damaged", "inspect", "cut.tflite"),
+    "a .keras to inspect": (BAD, "kzoo convert", "inspect", "good.keras"),
+    "a web page to inspect": (BAD, "web page", "inspect", "page.tflite"),
+    "missing file to inspect": (MISSING, "does not exist", "inspect", "absent.tflite"),
     "a cut .tflite to check": (
         BAD, "damaged", "check", "cut.tflite", "--against", "good.keras", "--data", "digits",
     ),

@@ -45,6 +45,8 @@ DIFFERENCES = {
     "check": (OF_DATA, {"data_options"}),
     "localize": ({*OF_DATA, "fix", "force"}, {"data_options"}),
     "lint": ({"gate"}, set()),
+    # A person can wait for all sizes.
+    "inspect": (set(), {"packed"}),
     "profile": (set(), set()),
     "convert": (set(), set()),
     "run": (set(), set()),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
+from kzoo.compress.coding import coded_bits
 from kzoo.errors import BadInputError, MissingError
+from kzoo.lite import flatbuffer
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
 from kzoo.lite.quantize import quantize
@@ -29,6 +34,114 @@ def test_the_bytes_by_kind_are_the_file(lite_float, lite_int8):
         assert contents.bytes_by_kind[kind] == weights * size
         assert 0 < contents.gzip_bytes < contents.bytes
     assert inspect(lite_int8).bytes_by_kind["bias int32"] == 4 * (6 + 16 + 120 + 84 + 10)
+
+
+def test_the_sizes_are_those_of_the_compressors(lite_float, lite_int8):
+    for path, bits in ((lite_float, 32), (lite_int8, 8)):
+        data, contents = path.read_bytes(), inspect(path)
+        assert contents.gzip_bytes == len(gzip.compress(data, 9, mtime=0))
+        assert contents.lzma_bytes == len(lzma.compress(data))
+        model = flatbuffer.parse(data)
+        kinds, coded = contents.bytes_by_kind, 0
+        for op in model.subgraphs[0].operators:
+            if flatbuffer.operator(model, op) in ("CONV_2D", "FULLY_CONNECTED"):
+                buffer = model.subgraphs[0].tensors[op.inputs[1]].buffer
+                values = np.asarray(model.buffers[buffer].data, np.uint8).tobytes()
+                values = np.frombuffer(values, "int8" if bits == 8 else "float32")
+                coded += -(-coded_bits(values, bits) // 8)
+        others = sum(size for kind, size in kinds.items() if "weights" not in kind)
+        assert contents.huffman_bytes == coded + others - kinds["structure"]
+        assert contents.huffman_bytes <= contents.bytes - kinds["structure"]
+    assert inspect(lite_int8, packed=False).lzma_bytes is None
+
+
+def made(tensors: list, operators: list, inputs: list[int], outputs: list[int]) -> bytes:
+    """A file of ADDs by hand.
+
+    Args:
+        tensors: (shape, dtype, bytes of a constant or None) of each.
+        operators: (inputs, outputs) of each.
+    """
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.subgraphs, model.buffers = 3, [graph], [schema.BufferT()]
+    graph.tensors, graph.operators, model.operatorCodes = [], [], []
+    for number, (shape, dtype, data) in enumerate(tensors):
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.buffer = f"t{number}".encode(), shape, 0
+        tensor.type = getattr(schema.TensorType, dtype.upper())
+        if data is not None:
+            model.buffers.append(schema.BufferT())
+            model.buffers[-1].data = list(data)
+            tensor.buffer = len(model.buffers) - 1
+        graph.tensors.append(tensor)
+    code = flatbuffer.add_operator_code(model, "ADD")
+    for read, written in operators:
+        op = schema.OperatorT()
+        op.opcodeIndex, op.inputs, op.outputs = code, read, written
+        graph.operators.append(op)
+    graph.inputs, graph.outputs = inputs, outputs
+    return flatbuffer.serialize(model)
+
+
+def test_the_peak_of_a_chain_is_the_sum_by_hand(tmp_path):
+    """t0 is read again by the last operator, t4 by nobody; t5 is a constant."""
+    tensors = [
+        ([1, 10], "float32", None),  # 40 bytes
+        ([-1, 100], "float32", None),  # 400: a size that is not known is 1
+        ([1, 30], "int16", None),  # 60
+        ([1, 7], "int8", None),  # 7
+        ([3], "int4", None),  # 2
+        ([1, 10], "float32", bytes(40)),
+        ([1, 9], "bool", None),  # 9
+    ]
+    operators = [([0, 5], [1]), ([1, -1], [2]), ([2], [3, 4]), ([3, 0], [6])]
+    path = tmp_path / "chain.tflite"
+    path.write_bytes(made(tensors, operators, [0], [6]))
+    contents = inspect(path, tensors=True)
+    alive = [row["live_bytes"] for row in contents.tensors]
+    assert alive == [40 + 400, 40 + 400 + 60, 40 + 60 + 7 + 2, 40 + 7 + 9]
+    assert (contents.peak_bytes, contents.peak_layer) == (500, "ADD in t2")
+    assert [row["weight_bytes"] for row in contents.tensors] == [40, 0, 0, 0]
+    assert contents.huffman_bytes is None
+    assert contents.signatures == []
+
+    path.write_bytes(made(tensors, operators, [0], [1, 6]))  # an output stays to the end
+    alive = [row["live_bytes"] for row in inspect(path, tensors=True).tensors]
+    assert alive == [440, 500, 509, 456]
+
+
+def test_the_peak_holds_what_any_operator_reads_and_writes(lite_float, lite_int8, shared):
+    tiny = shared / "mlperf-tiny"
+    for path in (lite_float, lite_int8, *sorted(tiny.glob("*.tflite"))):
+        model = flatbuffer.parse(path.read_bytes())
+        tensors, largest = model.subgraphs[0].tensors, 0
+        for op in model.subgraphs[0].operators:
+            used = {int(i) for i in (*op.inputs, *op.outputs) if i >= 0}
+            moving = [tensors[i] for i in used if model.buffers[tensors[i].buffer].data is None]
+            sizes = {"float32": 4, "int32": 4, "int8": 1, "uint8": 1}
+            largest = max(
+                largest,
+                sum(int(np.prod(t.shape)) * sizes[flatbuffer.DTYPES[t.type]] for t in moving),
+            )
+        contents = inspect(path, tensors=True, packed=False)
+        assert 0 < largest <= contents.peak_bytes
+        assert contents.peak_bytes == max(row["live_bytes"] for row in contents.tensors)
+        assert len(contents.tensors) == sum(contents.operators.values())
+
+
+def test_the_rows_are_the_network_in_order(lite_int8):
+    contents = inspect(lite_int8, tensors=True)
+    assert contents.tensors[-1]["shape"] == contents.output["shape"] == [1, 10]
+    assert [row["index"] for row in contents.tensors] == list(range(len(contents.tensors)))
+    kernels = [row for row in contents.tensors if row["operator"] == "CONV_2D"]
+    assert [row["layer"] for row in kernels] == ["stage1_1_conv", "stage2_1_conv"]
+    assert kernels[0]["weight_bytes"] == 5 * 5 * 6 + 4 * 6
+    assert all(row["scale"] > 0 for row in kernels)
+    assert contents.signatures == [
+        {"name": "serving_default", "inputs": ["image"], "outputs": ["probabilities"]}
+    ]
+    assert contents.min_runtime.count(".") == 2
+    assert inspect(lite_int8).tensors == []
 
 
 def test_float_islands_are_named_by_their_layer(foreign, gray, lite_float, tmp_path):
