@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kzoo.learn.finetune import finetune
     from kzoo.lite.check import check
     from kzoo.lite.convert import convert
+    from kzoo.lite.diff import diff
     from kzoo.lite.evaluate import evaluate
     from kzoo.lite.inspect import inspect
     from kzoo.lite.predict import predict
@@ -54,6 +55,7 @@ _API = {
     "localize": "kzoo.lite.localize",
     "lint": "kzoo.lite.lint",
     "inspect": "kzoo.lite.inspect",
+    "diff": "kzoo.lite.diff",
     "evaluate": "kzoo.lite.evaluate",
     "predict": "kzoo.lite.predict",
     "explain": "kzoo.learn.explain",
@@ -68,6 +70,7 @@ __all__ = [
     "check",
     "cluster",
     "convert",
+    "diff",
     "distill",
     "evaluate",
     "explain",

@@ -38,6 +38,7 @@ COMMANDS = {
     "localize": "Where an int8 .tflite loses what its network knew, why, and what to do.",
     "lint": "Predict what share of a .tflite a target runs, and what is in the way.",
     "inspect": "What is inside a .tflite: sizes, operators, memory, metadata.",
+    "diff": "What two .tflite files have in common, and where they part.",
     "profile": "Measure the latency and memory of a .tflite.",
     "run": "Run a whole pipeline from a config.",
     "report": "Write the HTML report of a run again.",

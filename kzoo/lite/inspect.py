@@ -79,8 +79,8 @@ def inspect(file: str | os.PathLike, *, tensors: bool = False, packed: bool = Tr
     Args:
         file: the .tflite file.
         tensors: whether to list the operators with what each writes.
-        packed: whether to count its bytes under LZMA and Huffman codes; of 100 MB of float weights
-            that takes a minute.
+        packed: whether to count its bytes under LZMA and Huffman codes, which takes a second or two
+            per MB of float weights.
 
     Raises:
         MissingError: it does not exist.
@@ -256,12 +256,14 @@ def _port(graph, index: int) -> dict:
     quantized = (
         quantization is not None and quantization.scale is not None and len(quantization.scale)
     )
+    points = quantization.zeroPoint if quantized else None
+    points = [0] if points is None or not len(points) else points  # one that is not written is 0
     return {
         "name": tensor.name.decode(),
         "shape": shape(tensor),
         "dtype": flatbuffer.DTYPES[tensor.type],
         "scale": float(quantization.scale[0]) if quantized else None,
-        "zero_point": int(quantization.zeroPoint[0]) if quantized else None,
+        "zero_point": int(points[0]) if quantized else None,
     }
 
 

@@ -272,6 +272,9 @@ CASES = {
     "a .keras to lint": (BAD, "kzoo convert", "lint", "good.keras"),
     "a cut .tflite to inspect": (BAD, "damaged", "inspect", "cut.tflite"),
     "a .keras to inspect": (BAD, "kzoo convert", "inspect", "good.keras"),
+    "a cut .tflite to diff": (BAD, "damaged", "diff", "good.tflite", "cut.tflite"),
+    "a .keras to diff": (BAD, "kzoo convert", "diff", "good.keras", "good.tflite"),
+    "missing file to diff": (MISSING, "absent.tflite", "diff", "good.tflite", "absent.tflite"),
     "a web page to inspect": (BAD, "web page", "inspect", "page.tflite"),
     "missing file to inspect": (MISSING, "does not exist", "inspect", "absent.tflite"),
     "a cut .tflite to check": (

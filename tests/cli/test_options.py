@@ -47,6 +47,7 @@ DIFFERENCES = {
     "lint": ({"gate"}, set()),
     # A person can wait for all sizes.
     "inspect": (set(), {"packed"}),
+    "diff": (set(), set()),
     "profile": (set(), set()),
     "convert": (set(), set()),
     "run": (set(), set()),

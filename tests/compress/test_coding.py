@@ -62,3 +62,9 @@ def test_everything_that_is_no_kernel_counts_as_float(tiny):
     coded = coded_bytes(model) - 4 * others
     count = sum(np.size(kernel) for kernel in kernels)
     assert count / 8 <= coded <= count / 8 + 3 * 11
+
+
+def test_whole_numbers_are_plain_at_their_own_width():
+    values = np.arange(-100, 100).astype(np.int8)
+    assert coded_bits(values, 8) == 8 * 200
+    assert coded_bits(np.repeat(np.int8([1, 2, 3, 4]), 250), 8) == 2 * 1000 + 4 * 16
