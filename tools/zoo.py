@@ -82,9 +82,8 @@ def convert(row: Entry) -> None:
         for kind in FORMATS:
             file = FILES / f"{row.name}.{kind}.tflite"
             images = shown if kind == "int8" else None
-            written = write_lite(
-                keras_file, file, kind, "uint8", "probabilities", images, True, silent
-            )
+            recipe = None if kind == "float32" else kind
+            written = write_lite(keras_file, file, recipe, "uint8", "probabilities", images, silent)
             record[kind] = {
                 "bytes": written.contents.bytes,
                 "gzip_bytes": written.contents.gzip_bytes,

@@ -147,7 +147,7 @@ CASES = {
     "all for the test": (USAGE, "train on", "data", "two", "--validation", 0.5, "--test", 0.5),
     "no share": (USAGE, "0.15", "data", "two", "--validation", 15),
     "no samples": (
-        USAGE, "at least 1", "quantize", "good.keras", "--calibrate", "digits", "-o", "x.tflite",
+        USAGE, "x>=1", "quantize", "good.keras", "--calibrate", "digits", "-o", "x.tflite",
         "--samples", 0,
     ),
     "unknown optimizer": (

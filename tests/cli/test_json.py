@@ -58,6 +58,17 @@ CASES = {
     "explain": ["explain", "good.keras", "digit.png", "-o", "digit.html"],
     "evaluate": ["evaluate", "good.tflite", "digits"],
     "check": ["check", "good.tflite", "--against", "good.keras", "--data", "digits"],
+    "localize": [
+        "localize",
+        "good_int8.tflite",
+        "--against",
+        "good.keras",
+        "--data",
+        "digits",
+        "--limit",
+        "4",
+        "--no-alone",
+    ],  # fmt: skip
     "lint": ["lint", "good.tflite", "--target", "edgetpu", "micro"],
     "inspect": ["inspect", "good.tflite", "--tensors"],
     "diff": ["diff", "good.tflite", "good.tflite"],
@@ -86,6 +97,7 @@ KEYS = {
     "explain": {"output", "model", "filters", "images", "occlusion"},
     "evaluate": {"model", "sha256", "data", "classes", "evaluation", "mistakes"},
     "check": {"agreement", "keras", "lite", "failures"},
+    "localize": {"file", "against", "agreement", "findings", "layers", "calibration"},
     "lint": {"file", "sha256", "predictions"},
     "inspect": {"file", "sha256", "bytes", "peak_bytes", "tensors"},
     "diff": {"files", "same", "sizes", "added", "dtypes", "weights"},
@@ -97,12 +109,13 @@ KEYS = {
 
 
 @pytest.fixture(scope="module")
-def place(trained, lite_float, tmp_path_factory) -> Path:
+def place(trained, lite_float, lite_int8, tmp_path_factory) -> Path:
     """A folder in which the commands are called."""
     folder = tmp_path_factory.mktemp("place")
     shutil.copy(trained, folder / "good.keras")
     shutil.copy(trained, folder / "teacher.keras")
     shutil.copy(lite_float, folder / "good.tflite")
+    shutil.copy(lite_int8, folder / "good_int8.tflite")
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "digit.png")
     kzoo.run("quickstart", SMALL, output=folder / "run")
     return folder

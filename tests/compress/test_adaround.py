@@ -163,7 +163,7 @@ def test_baked_kernels_are_exported_bit_by_bit(network, images, tmp_path):
     from kzoo.progress import silent
 
     model, file = adaround(network, images, steps=5), tmp_path / "baked.tflite"
-    write_lite(model, file, "int8", "uint8", "logits", images, False, silent)
+    write_lite(model, file, "int8", "uint8", "logits", images, silent)
     lite = flatbuffer.parse(file.read_bytes())
     graph = lite.subgraphs[0]
     found = []

@@ -31,7 +31,7 @@ def test_it_converts_to_float_and_to_int8(case, tmp_path):
     assert made.max_logit_error <= 1e-4
     assert made.contents.integer_kernels == 0
     made = write_lite(
-        model, tmp_path / "int8.tflite", "int8", "uint8", "probabilities", images, False, silent
+        model, tmp_path / "int8.tflite", "int8", "uint8", "probabilities", images, silent
     )
     assert made.contents.integer_kernels > 0
     assert bool(made.contents.float_islands) == bool(row.islands), made.contents.float_islands
