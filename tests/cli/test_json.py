@@ -68,7 +68,7 @@ CASES = {
         "--limit",
         "4",
         "--no-alone",
-    ],  # fmt: skip
+    ],
     "lint": ["lint", "good.tflite", "--target", "edgetpu", "micro"],
     "inspect": ["inspect", "good.tflite", "--tensors"],
     "diff": ["diff", "good.tflite", "good.tflite"],
