@@ -27,7 +27,6 @@ class Recipe:
 
 RECIPES = {
     "int8": Recipe("8-bit weights and activations", True),
-    "mixed": Recipe("the same, and what int8 spoils most stays float32", True),
     "int16x8": Recipe("8-bit weights, 16-bit activations", True),
     "dynamic": Recipe(
         "8-bit convolutions and dense layers; activations are rounded as it runs", False
@@ -56,7 +55,7 @@ def known_recipe(name: str, io: str | None) -> tuple[str, str]:
     io = io or "uint8"
     if io not in IO:
         raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
-    if io == "int8" and name not in ("int8", "mixed"):
+    if io == "int8" and name != "int8":
         raise UsageError(f"recipe {name} takes uint8 or float32 pixels; io int8 was given")
     return name, io
 
@@ -68,7 +67,7 @@ def static(
 
     Args:
         data: the float file; with a signature for "int16x8".
-        name: "int8", "mixed" or "int16x8".
+        name: "int8" or "int16x8".
         ranges: of its tensors, see `kzoo.lite.calibration`.
         io: dtype of the input and of the output; those of "int16x8" stay as they are.
         exclude: prefixes of the layers whose operators stay float32.
