@@ -104,10 +104,13 @@ def command(name, arguments, output, weights, offline, force, as_json, **options
                 name, _opened(weights), offline=offline, progress=progress, **options, **variant
             )
     model = found.model if found else build(name, **options, **variant)
-    notes = {"crop": found.crop, "weights": weights} if found else {}
-    if found and options["classes"] is None:
-        # With --classes they are the user's own, also where there are as many.
-        notes["classes"] = list(found.classes)
+    notes, told = {}, list(found.notes) if found else []
+    if found:
+        notes = {"crop": found.crop, "weights": weights}
+        if options["classes"] is None:
+            notes["classes"] = list(found.classes)
+        elif options["classes"] == len(found.classes):
+            told.append("--classes are your own: the names of the weights' classes are left out")
     save_model(model, output, notes=notes, force=force)
     trainable, total = parameters(model)
     record = {
@@ -134,7 +137,7 @@ def command(name, arguments, output, weights, offline, force, as_json, **options
             ("outputs", f"{record['outputs']} ({OUTPUTS[record['head']]})"),
             ("auxiliary", _auxiliary(model, row, record)),
             ("weights", _weights(found, weights)),
-            *(("note", note) for note in (found.notes if found else ())),
+            *(("note", note) for note in told),
             ("seed", record["seed"]),
             ("parameters", f"{trainable:,} trainable, {total:,} in all"),
             ("MACs", f"{record['macs']:,}"),

@@ -61,16 +61,19 @@ def calibrated(
         (low, high) by the tensor's index, and ``{"ranges", "images", "moved"}``: the last is how
         far the ranges moved on average from half of the images to all, as a share of them.
     """
+    from kzoo.lite.tensors import Runner
+
     known_ranges(method)
-    reader = _Reader(data, feed)
+    runner = Runner(data, feed)
+    tensors = runner.floats()
     most = min(samples or MOST, len(images))
     count, lows, highs = 0, [], []
     goal = most if samples else min(FIRST, most)
     while True:
         for image in images[count:goal]:
-            low, high = reader.extremes(image)
-            lows.append(low)
-            highs.append(high)
+            values = runner.run(image, tensors)
+            lows.append([each.min() for each in values])
+            highs.append([each.max() for each in values])
             progress("calibrate", len(lows), most)
         moved = _moved(np.array(lows), np.array(highs), method)
         count = goal
@@ -79,63 +82,24 @@ def calibrated(
         goal = min(2 * goal, most)
     low, high = _extremes(np.array(lows), np.array(highs), method)
     if method in ("percentile", "mse", "kl"):
-        counts = np.zeros((len(reader.tensors), BINS))
+        counts = np.zeros((len(tensors), BINS))
         for image in images[:count]:
-            counts += reader.histograms(image, low, high)
+            counts += _histograms(runner.run(image, tensors), low, high)
         choose = {"percentile": _percentile, "mse": _least_error, "kl": _least_divergence}[method]
         low, high = (
             np.array([choose(*row) for row in zip(counts, low, high, strict=True)]).reshape(-1, 2).T
         )
-    found = {
-        index: (float(a), float(b)) for index, a, b in zip(reader.tensors, low, high, strict=True)
-    }
+    found = {index: (float(a), float(b)) for index, a, b in zip(tensors, low, high, strict=True)}
     return found, {"ranges": method, "images": count, "moved": round(float(moved), 4)}
 
 
-class _Reader:
-    """All values of a float file for an image."""
-
-    def __init__(self, data: bytes, feed: Callable[[np.ndarray], np.ndarray]) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        from kzoo.environment import cores
-        from kzoo.lite import flatbuffer
-
-        graph = flatbuffer.parse(data).subgraphs[0]
-        written = {int(i) for op in graph.operators for i in op.outputs} | set(
-            map(int, graph.inputs)
-        )
-        self.tensors = [i for i in sorted(written) if graph.tensors[i].type == flatbuffer.FLOAT32]
-        self._feed = feed
-        self._runner = Interpreter(
-            model_content=data,
-            num_threads=cores(),
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        self._runner.allocate_tensors()
-        (self._input,) = self._runner.get_input_details()
-
-    def extremes(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._invoke(image)
-        found = [self._runner.get_tensor(i) for i in self.tensors]
-        return (
-            np.array([values.min() for values in found]),
-            np.array([values.max() for values in found]),
-        )
-
-    def histograms(self, image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        self._invoke(image)
-        rows = []
-        for i, a, b in zip(self.tensors, low, high, strict=True):
-            width = max(float(b) - float(a), 1e-12)
-            bins = ((self._runner.get_tensor(i).ravel() - a) * (BINS / width)).astype(np.int64)
-            rows.append(np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS))
-        return np.array(rows)
-
-    def _invoke(self, image: np.ndarray) -> None:
-        self._runner.set_tensor(self._input["index"], self._feed(image[None]))
-        self._runner.invoke()
+def _histograms(values: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    rows = []
+    for each, a, b in zip(values, low, high, strict=True):
+        width = max(float(b) - float(a), 1e-12)
+        bins = ((each.ravel() - a) * (BINS / width)).astype(np.int64)
+        rows.append(np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS))
+    return np.array(rows)
 
 
 def _extremes(lows: np.ndarray, highs: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:

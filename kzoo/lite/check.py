@@ -14,12 +14,10 @@ from kzoo.child import blame, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.learn.evaluate import Evaluation, score, softmax
-from kzoo.learn.inputs import matching_data
 from kzoo.lite.classify import FLOOR, evaluated, gives_logits, least_probability
-from kzoo.lite.convert import model_path, shown
+from kzoo.lite.convert import images_for, made_from, model_path, shown
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import kernel_agreement, lite_outputs
-from kzoo.network.model_file import read_notes
 from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -107,15 +105,8 @@ def check(
         raise UsageError(f"limit is at least 1; {limit} was given")
     contents = inspect(file, packed=False)
     with model_path(against) as path:
-        with blame(f"{shown(against)} cannot be read"):
-            net = call_shared("kzoo.lite.translate:describe", model=str(path))
-        options = {"progress": progress, **(data_options or {})}
-        data = matching_data(net["input"], net["classes"], data, read_notes(path), **options)
-        if tuple(contents.input["shape"][1:]) != tuple(net["input"]):
-            raise BadInputError(
-                f"{file} takes {contents.input['shape'][1:]} images, {shown(against)} "
-                f"{net['input']}: it was not made from this model"
-            )
+        data = images_for(path, against, data, data_options, progress)
+        made_from(file, contents, against, data)
         split, indices = evaluated(data, split)
         indices = indices[:limit]
         progress("run the Keras model", 0, len(indices))

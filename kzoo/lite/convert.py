@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.child import ChildCrashed, call_shared
+from kzoo.child import ChildCrashed, blame, call_shared
+from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError, nearest
 from kzoo.files import atomic, existing, new_output
+from kzoo.learn.inputs import matching_data
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
 from kzoo.network.model_file import functional, read_notes, save_model
@@ -166,6 +168,30 @@ def model_path(model: keras.Model | str | os.PathLike):
         return
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
         yield save_model(functional(model), Path(folder, "model.keras"))
+
+
+def images_for(
+    path: Path, model, data: Dataset | str | os.PathLike, data_options, progress: Progress
+) -> Dataset:
+    """The dataset, loaded as the Keras file at ``path`` takes its images and names its classes.
+
+    Raises:
+        BadInputError: the file cannot be read, or they do not fit each other.
+    """
+    with blame(f"{shown(model)} cannot be read"):
+        net = call_shared("kzoo.lite.translate:describe", model=str(path))
+    options = {"progress": progress, **(data_options or {})}
+    return matching_data(net["input"], net["classes"], data, read_notes(path), **options)
+
+
+def made_from(file: str | os.PathLike, contents: Contents, model, data: Dataset) -> None:
+    """Raises BadInputError where a .tflite takes other images than the model that ``data`` fit."""
+    given, expected = contents.input["shape"][1:], list(data.images.shape[1:])
+    if list(given) != expected:
+        raise BadInputError(
+            f"{file} takes {given} images, {shown(model)} {expected}: it was not made from this "
+            "model"
+        )
 
 
 def _expect(model: Path, work: str) -> None:

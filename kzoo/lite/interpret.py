@@ -16,6 +16,12 @@ from kzoo.progress import Progress, silent
 
 CHUNK = 256
 """Images per call of the child: what is in memory at once, and how often progress is told."""
+ENCODINGS = {
+    "uint8": lambda pixels: pixels,
+    "int8": lambda pixels: (pixels.astype(np.int16) - 128).astype(np.int8),
+    "float32": lambda pixels: pixels.astype(np.float32),
+}
+"""What a file takes for uint8 pixels, by its input's dtype."""
 KERNELS = {
     "xnnpack": "AUTO",
     "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
@@ -190,15 +196,11 @@ def infer(
             f"the model takes {[d['shape'].tolist() for d in inputs]}, the images are "
             f"{list(images.shape[1:])}"
         )
-    encode = {
-        np.uint8: lambda pixels: pixels,
-        np.int8: lambda pixels: (pixels.astype(np.int16) - 128).astype(np.int8),
-        np.float32: lambda pixels: pixels.astype(np.float32),
-    }.get(inputs[0]["dtype"])
+    encode = ENCODINGS.get(inputs[0]["dtype"].__name__)
     if encode is None:
         raise BadInputError(
             f"the model's input is {inputs[0]['dtype'].__name__}; "
-            "uint8, int8 or float32 is expected"
+            f"one of {', '.join(ENCODINGS)} is expected"
         )
     collected = [np.empty((len(images), *d["shape"][1:]), np.float32) for d in results]
     size = int(inputs[0]["shape"][0])

@@ -13,20 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from kzoo.errors import BadInputError
-from kzoo.learn.evaluate import softmax
 from kzoo.lite import flatbuffer
-from kzoo.lite.recipes import IO
+from kzoo.lite.alone import compared, kernels_of, one_at_a_time
+from kzoo.lite.interpret import ENCODINGS
+from kzoo.lite.tensors import Runner
 from kzoo.lite.translate import feeding, in_float
 from kzoo.network.model_file import load_model
 from kzoo.progress import Progress, silent
 
 KEPT = 4096
 """Values of a tensor that are drawn from each image for its quantiles."""
-MOST_ALONE = 400
-"""Operators that are rounded alone, one after another; of larger networks, the least exact ones."""
-MOST_SPARED = 8
-"""The worst of them, which are left out alone too."""
-INTEGERS = {np.dtype(np.int8): (-128, 127), np.dtype(np.uint8): (0, 255)}
 ASIDE = ("QUANTIZE", "DEQUANTIZE", "CAST")
 """Operators that stand in one of the files only."""
 VARIANTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -57,16 +53,16 @@ def measure(
     rounded = Path(file).read_bytes()
     port = flatbuffer.parse(rounded, file).subgraphs[0]
     io = flatbuffer.DTYPES[port.tensors[port.inputs[0]].type]
-    if io not in IO:
-        raise BadInputError(f"{file} takes {io}; {', '.join(IO)} are expected")
+    if io not in ENCODINGS:
+        raise BadInputError(f"{file} takes {io}; {', '.join(ENCODINGS)} are expected")
     net = load_model(model)
     data, normalization, cast = in_float(net, "int8", io, "probabilities")
     feed = feeding(normalization, cast)
     pairs = _pairs(data, rounded)
     if not pairs:
         raise BadInputError(f"no operator of {file} is one of {model}: it was not made of it")
-    exact = _Runner(data, feed)
-    integer = _Runner(rounded, _encoding(io))
+    exact = Runner(data, feed)
+    integer = Runner(rounded, ENCODINGS[io])
     found = _statistics(exact, integer, pairs, images, progress)
     ranges = {a: found[a]["range"] for a in found if found[a]["range"]}
     ends = exact.logits, integer.logits
@@ -76,66 +72,15 @@ def measure(
     )
     rows = _rows(data, rounded, pairs, found)
     if alone:
-        _one_at_a_time(
+        one_at_a_time(
             data, rounded, pairs, integer, ranges, rows, images, feed, float_logits, progress
         )
     return {
         "layers": rows,
         "images": len(images),
-        **_against(float_logits, int_logits),
+        **compared(float_logits, int_logits),
         "calibration": _calibration(exact, ranges, every, feed, progress),
     }
-
-
-class _Runner:
-    """A file with all tensors kept, in LiteRT's own kernels."""
-
-    def __init__(self, data: bytes, encode: Callable[[np.ndarray], np.ndarray]) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        from kzoo.environment import cores
-
-        self.model = flatbuffer.parse(data)
-        self._encode = encode
-        self._interpreter = Interpreter(
-            model_content=data,
-            num_threads=cores(),
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        self._interpreter.allocate_tensors()
-        (self._input,) = self._interpreter.get_input_details()
-        logits = flatbuffer.logits_tensor(self.model)
-        self.logits = int(self.model.subgraphs[0].outputs[0]) if logits is None else logits
-
-    def run(self, image: np.ndarray, tensors: list[int]) -> list[np.ndarray]:
-        """The real values (1, ...) of tensors for one image (h, w, c)."""
-        return [self.real(i, raw) for i, raw in zip(tensors, self.raw(image, tensors), strict=True)]
-
-    def raw(self, image: np.ndarray, tensors: list[int]) -> list[np.ndarray]:
-        self._interpreter.set_tensor(self._input["index"], self._encode(image[None]))
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(i) for i in tensors]
-
-    def scale(self, index: int) -> tuple[float, int] | None:
-        about = self.model.subgraphs[0].tensors[index].quantization
-        if about is None or about.scale is None or len(about.scale) != 1:
-            return None
-        return float(about.scale[0]), int(about.zeroPoint[0])
-
-    def real(self, index: int, raw: np.ndarray) -> np.ndarray:
-        if raw.dtype not in INTEGERS:
-            return raw
-        scale, zero = self.scale(index)
-        return (raw.astype(np.float32) - zero) * np.float32(scale)
-
-
-def _encoding(io: str) -> Callable[[np.ndarray], np.ndarray]:
-    return {
-        "uint8": lambda pixels: pixels,
-        "int8": lambda pixels: (pixels.astype(np.int16) - 128).astype(np.int8),
-        "float32": lambda pixels: pixels.astype(np.float32),
-    }[io]
 
 
 def _pairs(data: bytes, rounded: bytes) -> list[tuple[int, int]]:
@@ -177,12 +122,8 @@ def _statistics(exact, integer, pairs, images, progress) -> dict[int, dict]:
     outputs.insert(0, _inputs(exact, integer))
     found = {}
     for a, b in outputs:
-        scale = integer.scale(b)
-        dtype = flatbuffer.DTYPES[integer.model.subgraphs[0].tensors[b].type]
-        low, high = {"int8": (-128, 127), "uint8": (0, 255)}.get(dtype, (0, 0))
-        whole = scale is not None and high > low
         found[a] = {
-            "range": [scale[0] * (end - scale[1]) for end in (low, high)] if whole else None,
+            "range": integer.range(b),
             "signal": 0.0, "error": 0.0, "dot": 0.0, "other": 0.0, "clipped": 0, "count": 0,
             "drawn": [], "low": [], "high": [],
         }  # fmt: skip
@@ -227,7 +168,7 @@ def _rows(data: bytes, rounded: bytes, pairs, found: dict[int, dict]) -> list[di
     graph, layers = model.subgraphs[0], flatbuffer.layer_names(model.subgraphs[0])
     rows = []
     for a, b in pairs:
-        op = graph.operators[a]
+        op, rounded_op = graph.operators[a], other.subgraphs[0].operators[b]
         tensor = int(op.outputs[0])
         row = found[tensor]
         drawn = np.abs(np.concatenate(row["drawn"]))
@@ -257,7 +198,7 @@ def _rows(data: bytes, rounded: bytes, pairs, found: dict[int, dict]) -> list[di
                 "channel_ratio": float(width[widest] / max(np.median(width), 1e-12)),
                 "gate": _gate(graph, op, flatbuffer.operator(model, op)),
                 "swish": _swish(model, op),
-                "weights_db": _weights(_kernels(model, op, other, other.subgraphs[0].operators[b])),
+                "weights_db": _weights(kernels_of(model, op, other, rounded_op)),
             }
         )
     return rows
@@ -297,100 +238,12 @@ def _swish(model, op) -> bool:
     return False
 
 
-def _kernels(model, op, other, rounded) -> tuple[np.ndarray, np.ndarray] | None:
-    """A kernel's values in the float file, and what they became in the other."""
-    if flatbuffer.operator(model, op) not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-        return None
-    kernels = []
-    for each, one in ((model, op), (other, rounded)):
-        tensor = each.subgraphs[0].tensors[one.inputs[1]]
-        raw = each.buffers[tensor.buffer].data
-        dtype = {"float32": np.float32, "int8": np.int8}.get(flatbuffer.DTYPES[tensor.type])
-        if raw is None or dtype is None:
-            return None
-        values = np.frombuffer(bytes(raw), dtype).reshape(tensor.shape).astype(np.float64)
-        if dtype == np.int8:
-            steps = np.asarray(tensor.quantization.scale)
-            axis = tensor.quantization.quantizedDimension
-            shape = [-1 if i == axis else 1 for i in range(values.ndim)]
-            values = values * (steps.reshape(shape) if len(steps) > 1 else steps)
-        kernels.append(values)
-    a, b = kernels
-    return (a, b) if a.shape == b.shape else None
-
-
 def _weights(kernels: tuple[np.ndarray, np.ndarray] | None) -> float | None:
     """How exact a kernel is, in decibels."""
     if kernels is None:
         return None
     a, b = kernels
     return round(_decibel((a**2).sum(), ((a - b) ** 2).sum()), 2)
-
-
-def _one_at_a_time(data, rounded, pairs, integer, ranges, rows, images, feed, expected, progress):
-    """Adds to the rows what an operator costs alone, and what is left without it.
-
-    Its kernel is rounded, and what it writes; not what it reads, which is of those before.
-    """
-    float_model, int_model = flatbuffer.parse(data), flatbuffer.parse(rounded)
-    made = {}
-    for (a, b), row in zip(pairs, rows, strict=True):
-        op, other = (m.subgraphs[0].operators[i] for m, i in ((float_model, a), (int_model, b)))
-        kernels = _kernels(float_model, op, int_model, other)
-        scale = integer.scale(int(other.outputs[0])) if int(op.outputs[0]) in ranges else None
-        made[row["tensor"]] = (a, scale, None if kernels is None else kernels[1])
-    chosen = [row for row in rows if not row["float"]]
-    chosen = sorted(chosen, key=lambda row: row["sqnr_db"])[:MOST_ALONE]
-
-    def cost(tensors) -> dict:
-        runner = _Runner(_rounded_at(data, [made[name] for name in tensors]), feed)
-        found = [runner.run(image, [runner.logits])[0] for image in images]
-        return _against(expected, np.concatenate(found))
-
-    for number, row in enumerate(chosen):
-        row["alone"] = cost([row["tensor"]])["divergence"]
-        progress("round one operator at a time", number + 1, len(chosen))
-    worst = sorted(chosen, key=lambda row: -row["alone"])[:MOST_SPARED]
-    for number, row in enumerate(worst):
-        row["without"] = cost([name for name in made if name != row["tensor"]])["divergence"]
-        progress("all but one", number + 1, len(worst))
-
-
-def _rounded_at(data: bytes, places: list[tuple[int, tuple[float, int] | None, object]]) -> bytes:
-    """A float file in which some operators have rounded kernels and round what they write.
-
-    Args:
-        data: the file.
-        places: of each the operator's number, (scale, zero point) of what it writes or None, and
-            its kernel or None.
-    """
-    model = flatbuffer.parse(data)
-    graph = model.subgraphs[0]
-    codes = [flatbuffer.add_operator_code(model, name) for name in ("QUANTIZE", "DEQUANTIZE")]
-    behind = {}
-    for number, scale, kernel in places:
-        op = graph.operators[number]
-        if kernel is not None:
-            tensor = graph.tensors[op.inputs[1]]
-            model.buffers[tensor.buffer].data = kernel.astype(np.float32).view(np.uint8).ravel()
-        if scale is not None:
-            behind[number] = flatbuffer.add_rounding(model, int(op.outputs[0]), scale, codes)
-    kept = []
-    for number, op in enumerate(graph.operators):
-        kept += [op, *behind.get(number, ())]
-    graph.operators = kept
-    return flatbuffer.serialize(model)
-
-
-def _against(expected: np.ndarray, found: np.ndarray) -> dict:
-    """Kullback-Leibler divergence in nats, share of equal top-1."""
-    p, q = (softmax(values.reshape(len(values), -1)) for values in (expected, found))
-    divergence = (p * (np.log(np.maximum(p, 1e-12)) - np.log(np.maximum(q, 1e-12)))).sum(1)
-    agreement = expected.reshape(len(p), -1).argmax(1) == found.reshape(len(p), -1).argmax(1)
-    return {
-        "divergence": float(max(divergence.mean(), 0)),
-        "agreement": float(agreement.mean()),
-    }
 
 
 def _calibration(exact, ranges, images, feed, progress) -> dict[str, float]:
@@ -407,15 +260,15 @@ def _calibration(exact, ranges, images, feed, progress) -> dict[str, float]:
     for name, change in VARIANTS.items():
         if name == "in BGR order" and images.shape[-1] != 3:
             continue
-        exact._encode = lambda pixels, change=change: feed(change(pixels.astype(np.float32)))
+        exact.encode = lambda pixels, change=change: feed(change(pixels.astype(np.float32)))
         ends = np.zeros((len(tensors), 2))
         for image in images:
-            values = exact.raw(image, tensors)
+            values = exact.run(image, tensors)
             lows, highs = [v.min() for v in values], [v.max() for v in values]
             ends = np.stack([np.minimum(ends[:, 0], lows), np.maximum(ends[:, 1], highs)], 1)
         seen[name] = np.abs(ends).ravel()
         progress("calibrate anew", len(seen), len(VARIANTS))
-    exact._encode = feed
+    exact.encode = feed
     every = np.array(list(seen.values()))
     moved = np.ptp(every, 0) > 0.02 * every.max(0)
     moved &= (written > 0.05 * every.max(0)) & (every[0] > 0)

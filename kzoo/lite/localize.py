@@ -15,10 +15,8 @@ from kzoo.child import blame, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.files import write_bytes
-from kzoo.learn.inputs import matching_data
-from kzoo.lite.convert import model_path, shown
+from kzoo.lite.convert import images_for, made_from, model_path, shown
 from kzoo.lite.inspect import KERNELS, inspect
-from kzoo.network.model_file import read_notes
 from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -35,6 +33,8 @@ NOTED, WRONG = 0.03, 0.3
 told of, and where they are wrong whatever they are of."""
 ENOUGH = 0.99
 """Share of equal top-1 that `cured` stops at."""
+MIXING = ("CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
+"""What makes a channel of all channels: none passes through."""
 SMALL = 0.002
 """Nats: a layer that costs less alone is not a finding."""
 COARSE = 22.0
@@ -108,21 +108,14 @@ def localize(
     if limit < 1:
         raise UsageError(f"limit is at least 1; {limit} was given")
     contents = inspect(file, packed=False)
-    if not contents.integer_kernels:
+    if not any(f"{kernel} int8" in contents.operators for kernel in KERNELS):
         raise BadInputError(
-            f"{file} has no convolution or dense layer in whole numbers: its activations were "
-            "not rounded, and there is nothing to find"
+            f"{file} has no convolution or dense layer of 8-bit activations: there is nothing to "
+            "find"
         )
     with model_path(against) as path, tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
-        with blame(f"{shown(against)} cannot be read"):
-            net = call_shared("kzoo.lite.translate:describe", model=str(path))
-        options = {"progress": progress, **(data_options or {})}
-        data = matching_data(net["input"], net["classes"], data, read_notes(path), **options)
-        if tuple(contents.input["shape"][1:]) != tuple(net["input"]):
-            raise BadInputError(
-                f"{file} takes {contents.input['shape'][1:]} images, {shown(against)} "
-                f"{net['input']}: it was not made from this model"
-            )
+        data = images_for(path, against, data, data_options, progress)
+        made_from(file, contents, against, data)
         np.save(Path(folder, "images.npy"), stratified(data, max(limit, FOR_RANGES), seed))
         with blame(f"{file} cannot be taken apart"):
             found = call_shared(
@@ -210,7 +203,7 @@ def _origin(row: Mapping, makers: Mapping[str, Mapping]) -> Mapping:
             and makers[name]["channel"] == row["channel"]
             and makers[name]["channel_ratio"] > OUTLIER
             and makers[name]["channels"] == row["channels"]
-            and row["operator"] not in KERNELS[:1]
+            and row["operator"] not in MIXING
         ]
         if not earlier:
             return row

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.child import blame, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import UsageError
-from kzoo.learn.inputs import matching_data
 from kzoo.lite.calibration import MOST, known_ranges
-from kzoo.lite.convert import Conversion, check_arguments, model_path, shown, write_lite
+from kzoo.lite.convert import Conversion, check_arguments, images_for, model_path, shown, write_lite
 from kzoo.lite.recipes import RECIPES, known_recipe
 from kzoo.network.model_file import load_model, read_notes, save_model
 from kzoo.progress import Progress, silent
@@ -88,7 +86,7 @@ def quantize(
     output = check_arguments(output, head, force)
     asked = {"equalize": equalize, "adaround": adaround, "correct_bias": correct_bias}
     changes = [name for name, wanted in asked.items() if wanted]
-    static = RECIPES[recipe].static
+    static = RECIPES[recipe].activations is not None
     if calibrate is None and (static or changes):
         raise UsageError(
             f"{recipe if static else changes[0]} needs images to calibrate on; add "
@@ -102,17 +100,12 @@ def quantize(
                 f"is; leave out {', '.join(changes)}, or quantize the file that kzoo qat was given"
             )
         images = None
-        if calibrate is not None:
-            with blame(f"{shown(model)} cannot be read"):
-                net = call_shared("kzoo.lite.translate:describe", model=str(path))
-            options = {"progress": progress, **(data_options or {})}
-            data = matching_data(net["input"], net["classes"], calibrate, notes, **options)
+        if static or changes:
+            data = images_for(path, model, calibrate, data_options, progress)
             images = stratified(data, samples or MOST, seed)
         options = {"exclude": list(exclude)}
         if static:
             options |= {"ranges": ranges, "samples": samples}
-        elif not changes:
-            images = None
         if not changes:
             return write_lite(path, output, recipe, io, head, images, progress, **options)
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from kzoo.compress.grid import rounded, scales
 from kzoo.errors import BadInputError
 from kzoo.lite.flatbuffer import operator, parse, serialize
+from kzoo.lite.tensors import Runner
+from kzoo.lite.tensors import kernel as kernel_values
 
 CLOSE = 1e-3
 """Of a tensor's largest value: what two runtimes may differ by and be the same tensor."""
@@ -37,27 +37,17 @@ def learned(
     Returns:
         (low, high) by the tensor's index in the file.
     """
-    model, found = parse(data), {}
-    runner = Interpreter(
-        model_content=data,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    runner.allocate_tensors()
-    (entry,) = runner.get_input_details()
-    runner.set_tensor(entry["index"], image.reshape(entry["shape"]).astype(entry["dtype"]))
-    runner.invoke()
+    runner, found = Runner(data, lambda pixels: pixels), {}
+    tensors = runner.floats()
+    seen = dict(zip(tensors, runner.run(image[0], tensors), strict=True))
     sizes: dict[int, list[int]] = {}
     for key, each in values.items():
         sizes.setdefault(each.size, []).append(key)
-    for index in sorted({int(i) for op in model.subgraphs[0].operators for i in op.outputs}):
-        tensor = model.subgraphs[0].tensors[index]
-        if tensor.type != schema.TensorType.FLOAT32:
-            continue
-        seen = runner.get_tensor(index).ravel()
-        for key in sizes.get(seen.size, ()):
+    for index, each in seen.items():
+        own = each.ravel()
+        for key in sizes.get(own.size, ()):
             wanted = values[key].ravel()
-            if np.abs(seen - wanted).max() <= CLOSE * max(np.abs(wanted).max(), 1e-6):
+            if np.abs(own - wanted).max() <= CLOSE * max(np.abs(wanted).max(), 1e-6):
                 low, high = ranges[key]
                 found[index] = (low, high)
                 break
@@ -82,7 +72,7 @@ def in_one_step(data: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:
         if operator(model, op) not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             continue
         entry, weight, *bias = (graph.tensors[int(i)] for i in op.inputs if i >= 0)
-        values, steps = _values(model, weight), np.asarray(weight.quantization.scale)
+        values, steps = kernel_values(model, weight), np.asarray(weight.quantization.scale)
         for name, kernel in left.items():  # noqa: B007, it is used behind the loop
             if kernel.size != values.size:
                 continue
@@ -110,11 +100,3 @@ def in_one_step(data: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:
     if left:
         raise BadInputError(f"the converted file has no kernel of {', '.join(left)}")
     return serialize(model)
-
-
-def _values(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray:
-    """What the int8 numbers of a kernel stand for."""
-    numbers = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int8)
-    steps, axis = np.asarray(tensor.quantization.scale), tensor.quantization.quantizedDimension
-    shape = [-1 if i == axis else 1 for i in range(len(tensor.shape))]
-    return numbers.reshape(tensor.shape) * (steps.reshape(shape) if len(steps) > 1 else steps)

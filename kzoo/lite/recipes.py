@@ -18,22 +18,20 @@ class Recipe:
 
     Attributes:
         title: in words.
-        static: whether activations are whole numbers, and so images are needed.
+        activations: their bits, for which images are needed; None where they stay float32.
     """
 
     title: str
-    static: bool
+    activations: int | None = None
 
 
 RECIPES = {
-    "int8": Recipe("8-bit weights and activations", True),
-    "int16x8": Recipe("8-bit weights, 16-bit activations", True),
-    "dynamic": Recipe(
-        "8-bit convolutions and dense layers; activations are rounded as it runs", False
-    ),
-    "weights8": Recipe("8-bit weights, computed in float32", False),
-    "int4": Recipe("4-bit convolutions and dense layers, 8-bit depthwise weights", False),
-    "fp16": Recipe("16-bit floating-point weights", False),
+    "int8": Recipe("8-bit weights and activations", 8),
+    "int16x8": Recipe("8-bit weights, 16-bit activations", 16),
+    "dynamic": Recipe("8-bit convolutions and dense layers, inputs rounded as it runs"),
+    "weights8": Recipe("8-bit weights, computed in float32"),
+    "int4": Recipe("4-bit convolutions and dense layers, 8-bit depthwise weights"),
+    "fp16": Recipe("16-bit floating-point weights"),
 }
 WITH_IO = {"int8-float-io": ("int8", "float32"), "uint8-io": ("int8", "uint8")}
 """Names that others give to a recipe and its input's dtype."""
@@ -60,27 +58,27 @@ def known_recipe(name: str, io: str | None) -> tuple[str, str]:
     return name, io
 
 
-def static(
+def applied(
     data: bytes, name: str, ranges: Mapping[int, Sequence[float]], io: str, exclude: Sequence[str]
 ) -> bytes:
-    """A float file with 8-bit weights, and activations of 8 or 16 bits.
+    """A float file, as a recipe has it.
 
     Args:
-        data: the float file; with a signature for "int16x8".
-        name: "int8" or "int16x8".
-        ranges: of its tensors, see `kzoo.lite.calibration`.
-        io: dtype of the input and of the output; those of "int16x8" stay as they are.
+        data: the file, with a signature.
+        name: of `RECIPES`.
+        ranges: of its tensors, see `kzoo.lite.calibration`; empty where activations stay float32.
+        io: dtype of the input and of the output, where activations have 8 bits.
         exclude: prefixes of the layers whose operators stay float32.
     """
-    if name == "int16x8":
-        return _by_litert(data, name, exclude, ranges)
-    return eight_bits(data, ranges, io, excluded(data, exclude))
+    if RECIPES[name].activations == 8:
+        return eight_bits(data, ranges, io, excluded(data, exclude))
+    return _by_litert(data, name, ranges, exclude)
 
 
 def eight_bits(
     data: bytes, ranges: Mapping[int, Sequence[float]], io: str, spared: Sequence[str]
 ) -> bytes:
-    """As `static` for "int8"; ``spared`` are the tensors that operators in float32 write."""
+    """As `applied` for "int8"; ``spared`` are the tensors that operators in float32 write."""
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 
@@ -117,26 +115,14 @@ def excluded(data: bytes, prefixes: Sequence[str]) -> list[str]:
     ]
 
 
-def weights_only(data: bytes, name: str, exclude: Sequence[str]) -> bytes:
-    """A float file with smaller weights; activations and depthwise convolutions stay float32.
-
-    A depthwise convolution that rounds its activations as it runs is two to three times slower
-    than one in float32, so that `dynamic` and `int4` keep its weights in 8 bits and no more.
-
-    Args:
-        data: the float file, with a signature.
-        name: "dynamic", "weights8", "int4" or "fp16".
-        exclude: prefixes of the layers that stay as they are.
-    """
-    return _by_litert(data, name, exclude, None)
-
-
 def _by_litert(
-    data: bytes,
-    name: str,
-    exclude: Sequence[str],
-    ranges: Mapping[int, Sequence[float]] | None,
+    data: bytes, name: str, ranges: Mapping[int, Sequence[float]], exclude: Sequence[str]
 ) -> bytes:
+    """By litert-quantizer, which leaves the dtypes of input and output as they are.
+
+    A depthwise convolution that rounds its activations as it runs is slower than one in float32,
+    so that `dynamic` and `int4` keep its weights in 8 bits and no more.
+    """
     import re
 
     import numpy as np
@@ -159,18 +145,18 @@ def _by_litert(
     if name in ("dynamic", "int4"):
         for operation in (Operation.CONV_2D, Operation.FULLY_CONNECTED):
             manager.add_dynamic_config(".*", operation, num_bits=4 if name == "int4" else 8)
-    left = [(f"{re.escape(name)}.*", Operation.ALL_SUPPORTED) for name in excluded(data, exclude)]
+    left = [
+        (f"{re.escape(tensor)}.*", Operation.ALL_SUPPORTED) for tensor in excluded(data, exclude)
+    ]
     for regex, operation in (*left, (".*", Operation.INPUT), (".*", Operation.OUTPUT)):
         manager.add_quantization_config(regex, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
     tool = quantizer.Quantizer(bytearray(data), manager.get_quantization_recipe())
-    found = None
-    if ranges:
-        tensors = flatbuffer.parse(data).subgraphs[0].tensors
-        found = {
-            tensors[index].name.decode(): {"min": np.array(low), "max": np.array(high)}
-            for index, (low, high) in ranges.items()
-        }
+    tensors = flatbuffer.parse(data).subgraphs[0].tensors
+    found = {
+        tensors[index].name.decode(): {"min": np.array(low), "max": np.array(high)}
+        for index, (low, high) in ranges.items()
+    }
     try:
-        return bytes(tool.quantize(found).quantized_model)
+        return bytes(tool.quantize(found or None).quantized_model)
     except (RuntimeError, ValueError) as error:
         raise BadInputError(f"litert-quantizer refuses the model: {error}") from error

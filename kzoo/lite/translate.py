@@ -54,28 +54,27 @@ def translate(
         progress: called for every image.
     """
     net = load_model(model)
-    static = recipe is not None and RECIPES[recipe].static
-    images = np.load(f"{work}/calibration.npy") if static else None
+    bits = RECIPES[recipe].activations if recipe else None
+    images = np.load(f"{work}/calibration.npy") if bits else None
     started = time.perf_counter()
     data, normalization, cast = in_float(net, recipe, io, head)
-    told = {}
-    learned_ranges = static and bool(notes.get("ranges"))
-    if static:
+    found, told = {}, {}
+    learned_ranges = bool(bits and notes.get("ranges"))
+    if bits:
         feed = feeding(normalization, cast)
         found, told = calibrated(data, images, feed, ranges, samples, progress)
-        if recipe != "int16x8" and io != "float32":
+        if bits == 8 and io != "float32":
             # One step of the quantized input is one pixel value, whatever pixels were seen.
             found[graph_input(data)] = tuple(map(float, feed(np.array([0.0, 255.0]))))
         if learned_ranges:
             image = images[:1]
             found |= learned(data, feed(image), *ranged_values(net, image, notes["ranges"]))
             told = {"ranges": "learned", "images": 0}
-        data = recipes.static(data, recipe, found, io, exclude)
-        if learned_ranges and notes["whole"]:
-            kernels = {name: np.array(net.get_layer(name).kernel) for name in notes["whole"]}
-            data = in_one_step(data, kernels)
-    elif recipe:
-        data = recipes.weights_only(data, recipe, exclude)
+    if recipe:
+        data = recipes.applied(data, recipe, found, io, exclude)
+    if learned_ranges and notes["whole"]:
+        kernels = {name: np.array(net.get_layer(name).kernel) for name in notes["whole"]}
+        data = in_one_step(data, kernels)
     notes |= {
         "model": net.name,
         "quantization": recipe or "float32",
@@ -110,7 +109,7 @@ def in_float(net, recipe: str | None, io: str, head: str) -> tuple[bytes, list[f
     """
     import tensorflow as tf
 
-    whole = recipe is not None and RECIPES[recipe].static and recipe != "int16x8"
+    whole = recipe is not None and RECIPES[recipe].activations == 8
     normalization = _normalization(net) if whole and io != "float32" else None
     cast = io == "uint8" and not whole
     add_softmax = head == "probabilities" and not gives_probabilities(net)

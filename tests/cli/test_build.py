@@ -17,5 +17,6 @@ def test_classes_that_are_asked_for_have_no_names_of_others(asked, shared, tmp_p
     command = ["build", "resnet20", "--weights", str(weights), *asked, "-o", str(output)]
     done = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    assert ("are your own" in done.output) == bool(asked)
     names = read_notes(output).get("classes", [])
     assert len(names) == (0 if asked else 10)

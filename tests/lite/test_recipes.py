@@ -36,7 +36,7 @@ def made(trained, digits, tmp_path_factory):
         key = (recipe, str(options))
         if key not in kept:
             path = folder / f"{len(kept)}.tflite"
-            images = digits if RECIPES[recipe].static else None
+            images = digits if RECIPES[recipe].activations else None
             kept[key] = quantize(trained, path, recipe=recipe, calibrate=images, **options), path
         return kept[key]
 
