@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kzoo.lite.inspect import inspect
     from kzoo.lite.predict import predict
     from kzoo.lite.quantize import quantize
+    from kzoo.lite.snippet import snippet
     from kzoo.measure.profile import profile
     from kzoo.network.features import stage_features
     from kzoo.registry import list_models
@@ -56,6 +57,7 @@ _API = {
     "lint": "kzoo.lite.lint",
     "inspect": "kzoo.lite.inspect",
     "diff": "kzoo.lite.diff",
+    "snippet": "kzoo.lite.snippet",
     "evaluate": "kzoo.lite.evaluate",
     "predict": "kzoo.lite.predict",
     "explain": "kzoo.learn.explain",
@@ -91,6 +93,7 @@ __all__ = [
     "run",
     "sensitivity",
     "slim",
+    "snippet",
     "stage_features",
 ]
 

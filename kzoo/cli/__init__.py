@@ -39,6 +39,7 @@ COMMANDS = {
     "lint": "Predict what share of a .tflite a target runs, and what is in the way.",
     "inspect": "What is inside a .tflite: sizes, operators, memory, metadata.",
     "diff": "What two .tflite files have in common, and where they part.",
+    "snippet": "Write a program for a .tflite: in Python, for Android, as an array in C.",
     "profile": "Measure the latency and memory of a .tflite.",
     "run": "Run a whole pipeline from a config.",
     "report": "Write the HTML report of a run again.",

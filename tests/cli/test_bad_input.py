@@ -275,6 +275,15 @@ CASES = {
     "a cut .tflite to diff": (BAD, "damaged", "diff", "good.tflite", "cut.tflite"),
     "a .keras to diff": (BAD, "kzoo convert", "diff", "good.keras", "good.tflite"),
     "missing file to diff": (MISSING, "absent.tflite", "diff", "good.tflite", "absent.tflite"),
+    "a cut .tflite for a program": (
+        BAD, "damaged", "snippet", "cut.tflite", "--language", "python", "-o", "x.py",
+    ),
+    "missing file for a program": (
+        MISSING, "does not exist", "snippet", "absent.tflite", "--language", "c", "-o", "x.h",
+    ),
+    "an existing program": (
+        USAGE, "--force", "snippet", "good.tflite", "--language", "c", "-o", "kept.tflite",
+    ),
     "a web page to inspect": (BAD, "web page", "inspect", "page.tflite"),
     "missing file to inspect": (MISSING, "does not exist", "inspect", "absent.tflite"),
     "a cut .tflite to check": (
