@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kzoo.learn.fewshot import fewshot
     from kzoo.learn.finetune import finetune
     from kzoo.lite.check import check
+    from kzoo.lite.compile import compile
     from kzoo.lite.convert import convert
     from kzoo.lite.diff import diff
     from kzoo.lite.evaluate import evaluate
@@ -55,6 +56,7 @@ _API = {
     "check": "kzoo.lite.check",
     "localize": "kzoo.lite.localize",
     "lint": "kzoo.lite.lint",
+    "compile": "kzoo.lite.compile",
     "inspect": "kzoo.lite.inspect",
     "diff": "kzoo.lite.diff",
     "snippet": "kzoo.lite.snippet",
@@ -71,6 +73,7 @@ __all__ = [
     "build",
     "check",
     "cluster",
+    "compile",
     "convert",
     "diff",
     "distill",

@@ -37,6 +37,7 @@ COMMANDS = {
     "check": "Compare a .tflite with the Keras model it came from, on real images.",
     "localize": "Where an int8 .tflite loses what its network knew, why, and what to do.",
     "lint": "Predict what share of a .tflite a target runs, and what is in the way.",
+    "compile": "Compile a .tflite for the Edge TPU by Coral's compiler.",
     "inspect": "What is inside a .tflite: sizes, operators, memory, metadata.",
     "diff": "What two .tflite files have in common, and where they part.",
     "snippet": "Write a program for a .tflite: in Python, for Android, as an array in C.",

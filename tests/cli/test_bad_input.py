@@ -284,6 +284,8 @@ CASES = {
     "an existing program": (
         USAGE, "--force", "snippet", "good.tflite", "--language", "c", "-o", "kept.tflite",
     ),
+    "a web page to compile": (BAD, "web page", "compile", "page.tflite", "-o", "x.tflite"),
+    "missing file to compile": (MISSING, "does not exist", "compile", "absent.tflite"),
     "a web page to inspect": (BAD, "web page", "inspect", "page.tflite"),
     "missing file to inspect": (MISSING, "does not exist", "inspect", "absent.tflite"),
     "a cut .tflite to check": (

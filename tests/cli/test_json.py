@@ -70,6 +70,7 @@ CASES = {
         "--no-alone",
     ],
     "lint": ["lint", "good.tflite", "--target", "edgetpu", "micro"],
+    "compile": ["compile", "good_int8.tflite", "-o", "compiled.tflite"],
     "inspect": ["inspect", "good.tflite", "--tensors"],
     "diff": ["diff", "good.tflite", "good.tflite"],
     "snippet": ["snippet", "good.tflite", "--language", "kotlin"],
@@ -100,6 +101,7 @@ KEYS = {
     "check": {"agreement", "keras", "lite", "failures"},
     "localize": {"file", "against", "agreement", "findings", "layers", "calibration"},
     "lint": {"file", "sha256", "predictions"},
+    "compile": {"output", "compiler", "operators", "on_tpu", "as_predicted"},
     "inspect": {"file", "sha256", "bytes", "peak_bytes", "tensors"},
     "diff": {"files", "same", "sizes", "added", "dtypes", "weights"},
     "snippet": {"file", "sha256", "language", "program"},
@@ -145,6 +147,8 @@ LIKE_PRUNE = ("cluster", "slim", "qat", "sensitivity", "distill")
     [pytest.param(verb, marks=pytest.mark.slow if verb in LIKE_PRUNE else ()) for verb in COMMANDS],
 )
 def test_the_record_is_all_that_is_printed(verb, command):
+    if verb == "compile" and not shutil.which("edgetpu_compiler"):
+        pytest.skip("needs Coral's edgetpu_compiler")
     code, printed = command(*CASES[verb], "--json")
     assert code == 0
     record = json.loads(printed)
