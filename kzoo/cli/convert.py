@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import bar, force_option, json_option, keep_record, pairs, show
+from kzoo.cli.terminal import (
+    bar,
+    byte_size,
+    force_option,
+    json_option,
+    keep_record,
+    pairs,
+    show,
+    table,
+)
 from kzoo.report.table import kilobytes
 
 io_option = click.option(
@@ -23,8 +32,34 @@ head_option = click.option(
 )
 
 
+class Normalization(click.ParamType):
+    """``127.5/127.5`` or ``123.7,116.3,103.5/58.4,57.1,57.4``: mean and standard deviation."""
+
+    name = "MEAN/STD"
+
+    def convert(self, value, param, ctx):
+        del param, ctx
+        try:
+            mean, std = (tuple(map(float, part.split(","))) for part in value.split("/"))
+        except ValueError:
+            self.fail(
+                f"{value!r} is not MEAN/STD, such as 127.5/127.5, one number or one per channel"
+            )
+        return mean, std
+
+
+normalize_option = click.option(
+    "--normalize",
+    type=Normalization(),
+    help="A .tflite that does not tell it takes (pixel - MEAN) / STD: 127.5/127.5 for -1 to 1, "
+    "0/255 for 0 to 1, 0/1 for pixels.",
+)
+
+
 def conversion_text(record: dict) -> str:
     """A conversion's record in words."""
+    if record["tried"]:
+        return f"{trials_text(record['tried'])}\n\n{conversion_text(record | {'tried': []})}"
     contents = record["contents"]
     ports = [contents["input"], contents["output"]]
     islands = contents["float_islands"]
@@ -47,12 +82,31 @@ def conversion_text(record: dict) -> str:
                 (", ".join(islands) or "none") if contents["integer_kernels"] else None,
             ),
             (
-                "against Keras",
+                "against the model",
                 f"largest logit error {record['max_logit_error']:.2g} of their standard deviation, "
                 f"same top-1 on {100 * record['agreement']:.1f} % of {record['compared']}",
             ),
         ]
     )
+
+
+def trials_text(tried: list[dict]) -> str:
+    """What was tried, a line each."""
+    cells = [
+        (
+            row["name"],
+            byte_size(row["bytes"]),
+            f"{100 * row['agreement']:.1f} %",
+            f"{row['divergence']:.4f}",
+            "" if row["drop"] is None else f"{row['drop']:+.2f}",
+            "" if row["cost"] is None else f"{row['cost']:.2f}",
+            "written" if row["written"] else "",
+        )
+        for row in tried
+    ]
+    head = ("tried", "size", "same top-1", "divergence", "points lost", "latency", "")
+    used = [i for i, name in enumerate(head) if not name or any(row[i] for row in cells)]
+    return table([head[i] for i in used], [[row[i] for i in used] for row in cells])
 
 
 def _calibrated(told: dict) -> str:
@@ -78,10 +132,13 @@ def _prepared(told: dict) -> str:
 @click.option("-o", "--output", required=True, type=click.Path(), help="The .tflite file to write.")
 @io_option
 @head_option
+@normalize_option
 @force_option
 @json_option
 def command(model, output, force, as_json, **options) -> None:
-    """Write the .keras file MODEL as a float32 .tflite, invoke it and compare it.
+    """Write MODEL, a .keras file or a float .tflite, as a float32 .tflite that takes pixels.
+
+    It is invoked, and compared with MODEL.
 
     \b
     Example:

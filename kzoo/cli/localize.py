@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import click
 
+from kzoo.cli.convert import normalize_option, trials_text
 from kzoo.cli.terminal import (
     bar,
     complete_data,
     data_options,
+    force_option,
     json_option,
     pairs,
     seed_option,
     show,
     table,
 )
-from kzoo.report.table import kilobytes
 
 SHOWN = 12
 """Layers that the terminal is told of."""
@@ -23,7 +24,10 @@ SHOWN = 12
 @click.command("localize")
 @click.argument("file", type=click.Path())
 @click.option(
-    "--against", required=True, type=click.Path(), help="The .keras file it was made from."
+    "--against",
+    required=True,
+    type=click.Path(),
+    help="The .keras file, or float .tflite, it was made from.",
 )
 @click.option(
     "--data", required=True, shell_complete=complete_data, help="Images (see `kzoo data`)."
@@ -37,11 +41,13 @@ SHOWN = 12
     help="Round each operator alone: seconds to minutes, and what an error is made by.",
 )
 @click.option("--fix", type=click.Path(), help="The .tflite to write, cured as cheaply as can be.")
-@click.option("--force", is_flag=True, help="Overwrite it.")
+@click.option("--html", type=click.Path(), help="The page to write, with bars for each operator.")
+@force_option
+@normalize_option
 @data_options
 @seed_option
 @json_option
-def command(file, against, data, fix, force, data_options, as_json, **options) -> int:
+def command(file, against, data, fix, html, force, data_options, as_json, **options) -> int:
     """Tell where the int8 .tflite FILE loses what its network knew, why, and what to do.
 
     With --fix, exit code 1 if no cure is enough: it needs training then, see `kzoo qat`.
@@ -50,12 +56,21 @@ def command(file, against, data, fix, force, data_options, as_json, **options) -
     Examples:
       kzoo localize net_int8.tflite --against net.keras --data photos/
       kzoo localize net_int8.tflite --against net.keras --data photos/ --fix cured.tflite
+      kzoo localize net_int8.tflite --against net.keras --data photos/ --html page.html
     """
-    from kzoo.files import new_output
-    from kzoo.lite.localize import cured, localize
+    import datetime
 
-    if fix:
-        new_output(fix, force=force)
+    from kzoo.environment import environment
+    from kzoo.files import new_output
+    from kzoo.lite.localize import localize
+    from kzoo.lite.trials import cured
+    from kzoo.report.localization import write_localization
+    from kzoo.report.page import ending_of
+
+    if html:
+        ending_of(html, "a localization")
+    for written in filter(None, (fix, html)):
+        new_output(written, force=force)
     seeded = {**data_options, "seed": options["seed"]}
     with bar() as progress:
         found = localize(
@@ -63,11 +78,16 @@ def command(file, against, data, fix, force, data_options, as_json, **options) -
         )
         record, failed = found.to_dict(), False
         if fix:
-            record["tried"] = cured(
-                found, fix, against=against, data=data, force=force, data_options=seeded,
-                progress=progress,
+            tried = cured(
+                found, fix, against=against, data=data, normalize=options["normalize"],
+                force=force, data_options=seeded, progress=progress,
             )  # fmt: skip
+            record["tried"] = [trial.to_dict() for trial in tried]
             failed = not record["tried"][-1]["written"]
+    if html:
+        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_localization(record, html, {"date": date, "environment": environment()})
+        record["html"] = html
     show(record, _text(record, fix), as_json)
     return int(failed)
 
@@ -95,9 +115,5 @@ def _text(record: dict, fix: str | None) -> str:
     text = f"{table(head, cells)}\n\n{pairs(whole + (said or [('found', 'nothing')]))}"
     if fix is None:
         return text
-    tried = [
-        (each["cure"], f"{100 * each['agreement']:.1f} %", f"{kilobytes(each['bytes'])} kB")
-        for each in record["tried"]
-    ]
     end = f"written  {fix}" if record["tried"][-1]["written"] else "no cure is enough: kzoo qat"
-    return f"{text}\n\n{table(('cure', 'same top-1', 'size'), tried)}\n\n{end}"
+    return f"{text}\n\n{trials_text(record['tried'])}\n\n{end}"

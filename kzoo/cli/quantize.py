@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.convert import conversion_text, head_option
+from kzoo.cli.convert import conversion_text, head_option, normalize_option
 from kzoo.cli.terminal import (
     bar,
     complete_data,
@@ -15,7 +15,7 @@ from kzoo.cli.terminal import (
     seed_option,
     show,
 )
-from kzoo.lite.recipes import IO, RANGES, RECIPES, WITH_IO
+from kzoo.lite.recipes import IO, MIXED, RANGES, RECIPES, WITH_IO
 
 
 @click.command("quantize")
@@ -28,11 +28,17 @@ from kzoo.lite.recipes import IO, RANGES, RECIPES, WITH_IO
 @click.option("-o", "--output", required=True, type=click.Path(), help="The .tflite file to write.")
 @click.option(
     "--recipe",
-    type=click.Choice([*RECIPES, *WITH_IO]),
+    type=click.Choice([*RECIPES, MIXED, *WITH_IO]),
     default="int8",
     show_default=True,
     metavar="RECIPE",
-    help=f"What is rounded: {', '.join(RECIPES)}; see docs/quantization.md.",
+    help=f"What is rounded: {', '.join([*RECIPES, MIXED])}; see docs/quantization.md.",
+)
+@click.option(
+    "--budget-drop",
+    type=click.FloatRange(min=0),
+    metavar="POINTS",
+    help="In place of a recipe: the smallest that loses at most so many points of accuracy.",
 )
 @click.option(
     "--samples",
@@ -62,21 +68,31 @@ from kzoo.lite.recipes import IO, RANGES, RECIPES, WITH_IO
 @click.option("--correct-bias", is_flag=True, help="Before: correct biases for what rounding adds.")
 @click.option("--io", type=click.Choice(IO), help="Dtype of the pixels.  [default: uint8]")
 @head_option
+@normalize_option
 @data_options
 @seed_option
 @force_option
 @json_option
 def command(model, output, force, as_json, **options) -> None:
-    """Write the .keras file MODEL as a .tflite of whole numbers, invoke it and compare it.
+    """Write MODEL, a .keras file or a float .tflite, as a .tflite of whole numbers.
+
+    It is invoked, and compared with MODEL.
 
     \b
     Examples:
       kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite
       kzoo quantize net.keras --recipe dynamic -o net_dynamic.tflite
       kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite --adaround --correct-bias
+      kzoo quantize net.keras --calibrate photos/ -o net_small.tflite --budget-drop 0.5
+      kzoo quantize float.tflite --calibrate photos/ -o int8.tflite --normalize 127.5/127.5
     """
     from kzoo.files import new_output
     from kzoo.lite.quantize import quantize
+
+    if options["recipe"] == MIXED:
+        from kzoo.measure.cost import file_share
+
+        options["cost"] = file_share
 
     for written in (output, f"{output}.json"):
         new_output(written, force=force)

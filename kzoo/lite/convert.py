@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,10 +16,10 @@ from kzoo.child import ChildCrashed, blame, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError, nearest
 from kzoo.files import atomic, existing, new_output
-from kzoo.learn.inputs import matching_data
+from kzoo.learn.inputs import matching_classes, matching_images
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
-from kzoo.network.model_file import functional, read_notes, save_model
+from kzoo.network.model_file import checked_notes, functional, read_notes, save_model
 from kzoo.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Conversion:
         prepared: what was done to the network before, in this order, see `kzoo.quantize`.
         calibration: ``{"ranges", "images", "moved"}``, see `kzoo.lite.calibration.calibrated`, or
             empty where no activation is a whole number.
+        tried: of a choice between several files a row each, see `kzoo.lite.trials.Trial`.
     """
 
     output: str
@@ -56,6 +58,7 @@ class Conversion:
     seconds: float
     prepared: dict = field(default_factory=dict)
     calibration: dict = field(default_factory=dict)
+    tried: list[dict] = field(default_factory=list)
 
     def to_dict(self) -> dict:
         """The record as JSON values."""
@@ -68,17 +71,20 @@ def convert(
     *,
     io: str = "uint8",
     head: str = "probabilities",
+    normalize: Sequence[Sequence[float]] | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Conversion:
-    """Writes a Keras model as a float32 .tflite that takes pixels.
+    """Writes a Keras model, or a float .tflite from anywhere, as a float .tflite that takes pixels.
 
     Args:
-        model: functional, pixels (n, h, w, c) in [0, 255] -> logits or probabilities (n, classes).
+        model: functional, pixels (n, h, w, c) in [0, 255] -> logits or probabilities (n, classes);
+            its file, or a float ``.tflite`` of one image to one vector.
         output: the ``.tflite`` file.
         io: dtype of the input pixels, "uint8" (as a camera gives them) or "float32". The output of
             a float file is float32.
         head: "probabilities" (a softmax is added behind logits) or "logits".
+        normalize: (mean, std), of a .tflite that takes (pixel - mean) / std and does not tell so.
         force: overwrite.
         progress: called at the stages of the work.
 
@@ -91,7 +97,7 @@ def convert(
     if io not in IO:
         raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
     output = check_arguments(output, head, force)
-    return write_lite(model, output, None, io, head, None, progress)
+    return write_lite(model, output, None, io, head, None, progress, normalize=normalize)
 
 
 def write_lite(
@@ -120,7 +126,7 @@ def write_lite(
                 recipe=recipe,
                 io=io,
                 head=head,
-                notes=read_notes(path),
+                notes=notes_of(path),
                 work=work,
                 progress=progress,
                 **options,
@@ -171,17 +177,38 @@ def model_path(model: keras.Model | str | os.PathLike):
 
 
 def images_for(
-    path: Path, model, data: Dataset | str | os.PathLike, data_options, progress: Progress
+    path: Path,
+    model,
+    data: Dataset | str | os.PathLike,
+    data_options,
+    progress,
+    normalize=None,
+    labelled: bool = True,
 ) -> Dataset:
-    """The dataset, loaded as the Keras file at ``path`` takes its images and names its classes.
+    """The dataset, loaded as the file at ``path`` takes its images and names its classes.
+
+    Args:
+        path: of a Keras network or a float .tflite, which messages call ``model``.
+        labelled: whether its classes have to be the network's.
 
     Raises:
         BadInputError: the file cannot be read, or they do not fit each other.
     """
     with blame(f"{shown(model)} cannot be read"):
-        net = call_shared("kzoo.lite.translate:describe", model=str(path))
+        net = call_shared("kzoo.lite.translate:describe", model=str(path), normalize=normalize)
     options = {"progress": progress, **(data_options or {})}
-    return matching_data(net["input"], net["classes"], data, read_notes(path), **options)
+    notes = notes_of(path)
+    data = matching_images(net["input"], data, notes, **options)
+    if labelled:
+        matching_classes(net["classes"], data, notes)
+    return data
+
+
+def notes_of(path: str | os.PathLike) -> dict:
+    """What is noted in a Keras file or a .tflite, see `kzoo.network.model_file.read_notes`."""
+    if Path(path).suffix == ".tflite":
+        return checked_notes(inspect(path, packed=False).notes)
+    return read_notes(path)
 
 
 def made_from(file: str | os.PathLike, contents: Contents, model, data: Dataset) -> None:
@@ -203,7 +230,6 @@ def _expect(model: Path, work: str) -> None:
         images_file=f"{work}/images.npy",
         folder=work,
     )
-    Path(work, "keras.npy").replace(Path(work, "expected.npy"))
 
 
 def _compare(file: Path, work: str, made: dict, quantization: str) -> dict:

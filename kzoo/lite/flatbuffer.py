@@ -52,7 +52,9 @@ def serialize(model: schema.ModelT) -> bytes:
 
 
 def finish(data: bytes, output_name: str, notes: dict | None = None) -> bytes:
-    """Adds what a frozen function loses, a signature with stable names, and kzoo's notes if any.
+    """Adds what a frozen function loses: a signature with stable names, and kzoo's notes if any.
+
+    Tensors of equal names get their numbers behind them.
 
     Without a signature litert-quantizer and LiteRT's signature runners refuse the file.
     """
@@ -63,6 +65,7 @@ def finish(data: bytes, output_name: str, notes: dict | None = None) -> bytes:
     signature.inputs = [_named("image", graph.inputs[0])]
     signature.outputs = [_named(output_name, graph.outputs[0])]
     model.signatureDefs = [signature]
+    _told_apart(graph)
     if notes is None:
         return serialize(model)
     buffer = schema.BufferT()
@@ -93,15 +96,19 @@ def named(data: bytes, layers: Collection[str]) -> bytes:
         told = next((names[i] for i in op.inputs[1:] if i >= 0 and "/" in names[i]), None)
         if told and "/" not in names[op.outputs[0]]:
             names[op.outputs[0]] = f"{told}/{names[op.outputs[0]]}"
+    for name, tensor in zip(names, graph.tensors, strict=True):
+        parts = [_of_layer(part, layers) for part in name.split(";")]
+        tensor.name = ";".join(dict.fromkeys(parts)).encode()
+    return serialize(model)
+
+
+def _told_apart(graph: schema.SubGraphT) -> None:
+    """Gives each tensor a name of its own: quantizers know it by that alone."""
     seen = set()
     for number, tensor in enumerate(graph.tensors):
-        parts = [_of_layer(part, layers) for part in names[number].split(";")]
-        name = ";".join(dict.fromkeys(parts))
-        # Quantizers know a tensor by its name alone.
-        name = f"{name}:{number}" if name in seen else name
-        seen.add(name)
-        tensor.name = name.encode()
-    return serialize(model)
+        if tensor.name in seen or not tensor.name:
+            tensor.name = (tensor.name or b"") + f":{number}".encode()
+        seen.add(tensor.name)
 
 
 def _of_layer(part: str, layers: Collection[str]) -> str:
@@ -166,10 +173,68 @@ def with_outputs(model: schema.ModelT, tensors: Sequence[int]) -> bytes:
 def add_operator_code(model: schema.ModelT, name: str) -> int:
     """The index of an operator's code in a file, which is added."""
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+    code.builtinCode = getattr(schema.BuiltinOperator, name)
+    code.deprecatedBuiltinCode = min(code.builtinCode, 127)  # a byte, which ends there
     code.version = 1
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
+
+
+def add_constant(model: schema.ModelT, name: str, values: np.ndarray) -> int:
+    """The index of a float32 tensor of constant values, which is added."""
+    buffer, tensor = schema.BufferT(), schema.TensorT()
+    values = np.atleast_1d(np.asarray(values, np.float32))
+    buffer.data = values.view(np.uint8).ravel()
+    model.buffers.append(buffer)
+    tensor.name, tensor.shape, tensor.type = name.encode(), [*values.shape], FLOAT32
+    tensor.buffer = len(model.buffers) - 1
+    graph = model.subgraphs[0]
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def replace(graph: schema.SubGraphT, tensor: int, by: int) -> None:
+    """Lets all that read a tensor read another one."""
+    for op in graph.operators:
+        op.inputs = [by if int(i) == tensor else int(i) for i in op.inputs]
+    graph.outputs = [by if int(i) == tensor else int(i) for i in graph.outputs]
+
+
+def without_softmax(data: bytes) -> bytes:
+    """A float file that ends in a softmax, giving its logits."""
+    model = parse(data)
+    graph, logits = model.subgraphs[0], logits_tensor(model)
+    graph.outputs, model.signatureDefs = [logits], []
+    graph.operators = _needed(graph)
+    return serialize(model)
+
+
+def _needed(graph: schema.SubGraphT) -> list[schema.OperatorT]:
+    """The operators whose results are read, in their order."""
+    wanted, kept = set(map(int, graph.outputs)), []
+    for op in reversed(graph.operators):
+        if wanted.intersection(map(int, op.outputs)):
+            wanted |= set(map(int, op.inputs))
+            kept.append(op)
+    return kept[::-1]
+
+
+def with_softmax(data: bytes) -> bytes:
+    """A float file that gives logits, giving probabilities."""
+    model = parse(data)
+    graph = model.subgraphs[0]
+    op, tensor, logits = schema.OperatorT(), schema.TensorT(), int(graph.outputs[0])
+    tensor.name, tensor.shape = b"probabilities", [*graph.tensors[logits].shape]
+    tensor.type, tensor.buffer = FLOAT32, 0
+    graph.tensors.append(tensor)
+    op.opcodeIndex, op.inputs = add_operator_code(model, "SOFTMAX"), [logits]
+    op.outputs = [len(graph.tensors) - 1]
+    op.builtinOptions = schema.SoftmaxOptionsT()
+    op.builtinOptions.beta = 1.0
+    op.builtinOptionsType = schema.BuiltinOptions.SoftmaxOptions
+    graph.operators = [*graph.operators, op]
+    graph.outputs, model.signatureDefs = [op.outputs[0]], []
+    return serialize(model)
 
 
 def add_rounding(
@@ -196,9 +261,7 @@ def add_rounding(
             made.quantization.scale, made.quantization.zeroPoint = [scale[0]], [scale[1]]
         graph.tensors.append(made)
         added.append(len(graph.tensors) - 1)
-    for op in graph.operators:
-        op.inputs = [added[1] if int(i) == tensor else int(i) for i in op.inputs]
-    graph.outputs = [added[1] if int(i) == tensor else int(i) for i in graph.outputs]
+    replace(graph, tensor, added[1])
     operators = []
     for code, source, target in zip(codes, (tensor, added[0]), added, strict=True):
         op = schema.OperatorT()

@@ -6,7 +6,7 @@ kept. Needs TensorFlow and ai-edge-litert.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from kzoo.errors import BadInputError
 from kzoo.lite import flatbuffer
 from kzoo.lite.alone import compared, kernels_of, one_at_a_time
 from kzoo.lite.interpret import ENCODINGS
+from kzoo.lite.source import source
 from kzoo.lite.tensors import Runner
-from kzoo.lite.translate import feeding, in_float
-from kzoo.network.model_file import load_model
+from kzoo.lite.translate import feeding
 from kzoo.progress import Progress, silent
 
 KEPT = 4096
@@ -36,16 +36,23 @@ VARIANTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def measure(
-    model: str, file: str, images_file: str, limit: int, alone: bool, progress: Progress = silent
+    model: str,
+    file: str,
+    images_file: str,
+    limit: int,
+    alone: bool,
+    normalize: Sequence[Sequence[float]] | None = None,
+    progress: Progress = silent,
 ) -> dict:
     """What `kzoo.lite.localize.localize` tells, as JSON values.
 
     Args:
-        model: the Keras file.
+        model: the Keras file or the float .tflite.
         file: the int8 .tflite that was made of it.
         images_file: ``.npy`` of uint8 (n, h, w, c); the ranges are compared with those of all.
         limit: how many of them both files are run on.
         alone: whether operators are rounded one at a time.
+        normalize: see `kzoo.lite.source.source`.
         progress: called per image and per operator.
     """
     every = np.load(images_file)
@@ -55,8 +62,7 @@ def measure(
     io = flatbuffer.DTYPES[port.tensors[port.inputs[0]].type]
     if io not in ENCODINGS:
         raise BadInputError(f"{file} takes {io}; {', '.join(ENCODINGS)} are expected")
-    net = load_model(model)
-    data, normalization, cast = in_float(net, "int8", io, "probabilities")
+    data, normalization, cast = source(model, normalize).in_float("int8", io, "probabilities")
     feed = feeding(normalization, cast)
     pairs = _pairs(data, rounded)
     if not pairs:

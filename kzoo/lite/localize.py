@@ -14,7 +14,6 @@ import numpy as np
 from kzoo.child import blame, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
-from kzoo.files import write_bytes
 from kzoo.lite.convert import images_for, made_from, model_path, shown
 from kzoo.lite.inspect import KERNELS, inspect
 from kzoo.progress import Progress, silent
@@ -31,8 +30,6 @@ UNUSED = 0.3
 NOTED, WRONG = 0.03, 0.3
 """Distances of a file's ranges from those of the images: where others that fit twice as well are
 told of, and where they are wrong whatever they are of."""
-ENOUGH = 0.99
-"""Share of equal top-1 that `cured` stops at."""
 MIXING = ("CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 """What makes a channel of all channels: none passes through."""
 SMALL = 0.002
@@ -80,6 +77,7 @@ def localize(
     data: Dataset | str | os.PathLike,
     limit: int = 32,
     alone: bool = True,
+    normalize: Sequence[Sequence[float]] | None = None,
     seed: int = 0,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
@@ -91,10 +89,11 @@ def localize(
 
     Args:
         file: the int8 ``.tflite``, from kzoo or from elsewhere.
-        against: the Keras model.
+        against: the Keras model, or the float ``.tflite``.
         data: images; of their training split, labels are not looked at.
         limit: how many.
         alone: whether to round operators one at a time; seconds to minutes.
+        normalize: as for `kzoo.quantize`.
         seed: of the choice of images.
         data_options: arguments of `kzoo.load_data` when ``data`` is a path.
         progress: called at the stages of the work.
@@ -114,7 +113,7 @@ def localize(
             "find"
         )
     with model_path(against) as path, tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
-        data = images_for(path, against, data, data_options, progress)
+        data = images_for(path, against, data, data_options, progress, normalize, labelled=False)
         made_from(file, contents, against, data)
         np.save(Path(folder, "images.npy"), stratified(data, max(limit, FOR_RANGES), seed))
         with blame(f"{file} cannot be taken apart"):
@@ -125,6 +124,7 @@ def localize(
                 images_file=f"{folder}/images.npy",
                 limit=limit,
                 alone=alone,
+                normalize=normalize,
                 progress=progress,
             )
     return Localization(
@@ -261,70 +261,3 @@ def _why(row: Mapping, float_: str) -> tuple[str, str, str]:
         f"nothing stands out; {row['sqnr_db']:.0f} dB of signal to noise",
         f"leave it in float ({float_}), or train with the rounding (kzoo qat)",
     )
-
-
-def cured(
-    found: Localization,
-    output: str | os.PathLike,
-    *,
-    against: keras.Model | str | os.PathLike,
-    data: Dataset | str | os.PathLike,
-    enough: float = ENOUGH,
-    limit: int = 256,
-    force: bool = False,
-    data_options: Mapping[str, object] | None = None,
-    progress: Progress = silent,
-) -> list[dict]:
-    """Writes an int8 file with the cheapest cure that brings the network's answers back.
-
-    In this order: calibration anew on these images, ranges that clip, equalized channels, and the
-    layers of the first 1, 2, 4 and 8 findings in float. It stops at the first that does.
-
-    Args:
-        found: of `localize`.
-        output: the ``.tflite`` to write.
-        against, data, data_options: as there.
-        enough: share of images with the same top-1 as the network.
-        limit: images that it is judged on, those of the test split or else of validation.
-        force: overwrite.
-        progress: called at the stages of the work.
-
-    Returns:
-        What was tried: ``{"cure", "agreement", "bytes", "written"}``. Where nothing is enough,
-        nothing is written: it needs training (`kzoo.qat`).
-
-    Raises:
-        As `kzoo.quantize` and `kzoo.check`.
-    """
-    from kzoo.lite.check import check
-    from kzoo.lite.convert import check_arguments
-    from kzoo.lite.quantize import quantize
-
-    output = check_arguments(output, "probabilities", force)
-    io = inspect(found.file, packed=False).input["dtype"]
-    groups = [each["affected"] for each in found.findings if each["affected"]]
-    cures: list[tuple[str, dict]] = [("calibrate anew", {})]
-    cures += [(f"--ranges {name}", {"ranges": name}) for name in ("percentile", "mse")]
-    cures.append(("--equalize", {"equalize": True}))
-    for count in (1, 2, 4, 8):
-        if groups[: count // 2] != groups[:count]:
-            names = list(dict.fromkeys(name for group in groups[:count] for name in group))
-            cures.append((" ".join(f"--exclude {name}" for name in names), {"exclude": names}))
-    tried = []
-    shared = {"data_options": data_options, "progress": progress}
-    for told, options in cures:
-        with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
-            file = Path(folder, "cured.tflite")
-            made = quantize(against, file, calibrate=data, io=io, **options, **shared)
-            agreement = check(file, against=against, data=data, limit=limit, **shared).agreement
-            written = agreement >= enough
-            tried.append(
-                {
-                    "cure": told, "agreement": agreement, "bytes": made.contents.bytes,
-                    "written": written,
-                }
-            )  # fmt: skip
-            if written:
-                write_bytes(output, file.read_bytes())
-                break
-    return tried

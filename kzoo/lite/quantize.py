@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,16 @@ import numpy as np
 from kzoo.data.dataset import Dataset
 from kzoo.errors import UsageError
 from kzoo.lite.calibration import MOST, known_ranges
-from kzoo.lite.convert import Conversion, check_arguments, images_for, model_path, shown, write_lite
-from kzoo.lite.recipes import RECIPES, known_recipe
+from kzoo.lite.convert import (
+    Conversion,
+    check_arguments,
+    images_for,
+    model_path,
+    notes_of,
+    shown,
+    write_lite,
+)
+from kzoo.lite.recipes import MIXED, RECIPES, known_recipe
 from kzoo.network.model_file import load_model, read_notes, save_model
 from kzoo.progress import Progress, silent
 
@@ -32,6 +41,7 @@ def quantize(
     *,
     calibrate: Dataset | str | os.PathLike | None = None,
     recipe: str = "int8",
+    budget_drop: float | None = None,
     samples: int | None = None,
     ranges: str = "minmax",
     exclude: Sequence[str] = (),
@@ -40,12 +50,14 @@ def quantize(
     correct_bias: bool = False,
     io: str | None = None,
     head: str = "probabilities",
+    normalize: Sequence[Sequence[float]] | None = None,
+    cost: Callable[[Path, Path], float] | None = None,
     seed: int = 0,
     force: bool = False,
     data_options: Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> Conversion:
-    """Writes a Keras model as a .tflite of small whole numbers.
+    """Writes a Keras model, or a float .tflite from anywhere, as a .tflite of small whole numbers.
 
     In ``int8``, weights are symmetric per output channel, activations have the range they take on
     calibration images (Jacob et al. 2018, arXiv:1712.05877; LiteRT's 8-bit specification). With
@@ -53,11 +65,15 @@ def quantize(
     point and costs nothing.
 
     Args:
-        model: functional, pixels (n, h, w, c) in [0, 255] -> logits or probabilities (n, classes).
+        model: functional, pixels (n, h, w, c) in [0, 255] -> logits or probabilities (n, classes);
+            its file, or a float ``.tflite`` of one image to one vector.
         output: the ``.tflite`` file.
         calibrate: images to calibrate on, as many of each class as can be, of their training split
             only. Not needed where activations stay floating-point.
-        recipe: a name of `kzoo.lite.recipes.RECIPES`.
+        recipe: a name of `kzoo.lite.recipes.RECIPES`, or "mixed": int8 but for the layers that
+            lose most, see `kzoo.lite.trials.mixed`.
+        budget_drop: in place of a recipe, the percentage points of accuracy that the smallest file
+            may lose, see `kzoo.lite.trials.smallest`; ``calibrate`` has labels then.
         samples: how many images; by default so many that their ranges settle.
         ranges: how they are chosen, see `kzoo.lite.calibration.calibrated`.
         exclude: prefixes of the layers that stay float32.
@@ -70,6 +86,10 @@ def quantize(
             Where activations are 8-bit numbers, what comes out has it too (probabilities as
             uint8 have the scale 1/256).
         head: "probabilities" or "logits".
+        normalize: (mean, std), of a .tflite that takes (pixel - mean) / std and does not tell so;
+            what is written takes pixels.
+        cost: for "mixed", the latency of a file as a share of another's that may be 1.1 at most,
+            such as `kzoo.measure.cost.file_share`; None lets it take any.
         seed: of the choice of images.
         force: overwrite.
         data_options: arguments of `kzoo.load_data` when ``calibrate`` is a path; by default the
@@ -83,6 +103,14 @@ def quantize(
         raise UsageError(f"samples is at least 1; {samples} was given")
     recipe, io = known_recipe(recipe, io)
     known_ranges(ranges)
+    if budget_drop is not None or recipe == MIXED:
+        return _tried(
+            model, output, recipe, budget_drop, cost,
+            calibrate=calibrate, samples=samples, ranges=ranges, exclude=exclude,
+            equalize=equalize, adaround=adaround, correct_bias=correct_bias, io=io, head=head,
+            normalize=normalize, seed=seed, force=force, data_options=data_options,
+            progress=progress,
+        )  # fmt: skip
     output = check_arguments(output, head, force)
     asked = {"equalize": equalize, "adaround": adaround, "correct_bias": correct_bias}
     changes = [name for name, wanted in asked.items() if wanted]
@@ -93,7 +121,11 @@ def quantize(
             "--calibrate PHOTOS"
         )
     with model_path(model) as path:
-        notes = read_notes(path)
+        notes = notes_of(path)
+        if changes and path.suffix == ".tflite":
+            raise UsageError(
+                f"{', '.join(changes)} need the Keras network; {shown(model)} was given"
+            )
         if notes.get("ranges") and changes:
             raise UsageError(
                 f"{shown(model)} was trained with the rounding of int8, which is exported as it "
@@ -101,9 +133,11 @@ def quantize(
             )
         images = None
         if static or changes:
-            data = images_for(path, model, calibrate, data_options, progress)
+            data = images_for(
+                path, model, calibrate, data_options, progress, normalize, labelled=False
+            )
             images = stratified(data, samples or MOST, seed)
-        options = {"exclude": list(exclude)}
+        options = {"exclude": list(exclude), "normalize": normalize}
         if static:
             options |= {"ranges": ranges, "samples": samples}
         if not changes:
@@ -115,6 +149,24 @@ def quantize(
                 ready, output, recipe, io, head, images if static else None, progress,
                 against=path, told=told, **options,
             )  # fmt: skip
+
+
+def _tried(model, output, recipe, budget_drop, cost, **options) -> Conversion:
+    """The file that was kept of several, with the record of all."""
+    from kzoo.lite import trials
+
+    if budget_drop is not None and recipe != "int8":
+        raise UsageError(f"a budget chooses the recipe; {recipe} was given too")
+    if options["calibrate"] is None:
+        asked = recipe if budget_drop is None else "a budget"
+        raise UsageError(f"{asked} needs images to compare on; add --calibrate PHOTOS")
+    if budget_drop is not None:
+        found = trials.smallest(model, output, budget_drop=budget_drop, **options)
+    else:
+        found = trials.mixed(model, output, cost=cost, **options)
+    (kept,) = (trial for trial in found if trial.written)
+    name = recipe if budget_drop is None else kept.made.quantization
+    return replace(kept.made, quantization=name, tried=[trial.to_dict() for trial in found])
 
 
 def stratified(data: Dataset, count: int, seed: int) -> np.ndarray:

@@ -35,6 +35,8 @@ RECIPES = {
 }
 WITH_IO = {"int8-float-io": ("int8", "float32"), "uint8-io": ("int8", "uint8")}
 """Names that others give to a recipe and its input's dtype."""
+MIXED = "mixed"
+"""The recipe that leaves in float32 what int8 spoils most, see `kzoo.lite.trials.mixed`."""
 IO = ("uint8", "int8", "float32")
 RANGES = ("minmax", "average", "percentile", "mse", "kl")
 """How an activation's range is chosen of what it takes, see `kzoo.lite.calibration`."""
@@ -42,7 +44,7 @@ RANGES = ("minmax", "average", "percentile", "mse", "kl")
 
 def known_recipe(name: str, io: str | None) -> tuple[str, str]:
     """The recipe's name and the dtype of the pixels; raises UsageError if there is none such."""
-    known = (*RECIPES, *WITH_IO)
+    known = (*RECIPES, MIXED, *WITH_IO)
     if name not in known:
         raise UsageError(f"recipe {name!r} is none of {', '.join(known)}{nearest(name, known)}")
     if name in WITH_IO:
@@ -53,7 +55,7 @@ def known_recipe(name: str, io: str | None) -> tuple[str, str]:
     io = io or "uint8"
     if io not in IO:
         raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
-    if io == "int8" and name != "int8":
+    if io == "int8" and name not in ("int8", MIXED):
         raise UsageError(f"recipe {name} takes uint8 or float32 pixels; io int8 was given")
     return name, io
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.compress.ranges import as_trained, ranged_values
-from kzoo.learn.evaluate import outputs
+from kzoo.compress.ranges import ranged_values
 from kzoo.lite import recipes
 from kzoo.lite.calibration import calibrated
 from kzoo.lite.flatbuffer import finish, graph_input, named
 from kzoo.lite.metadata import with_metadata
 from kzoo.lite.ranges import in_one_step, learned
 from kzoo.lite.recipes import RECIPES
-from kzoo.network.model_file import gives_probabilities, load_model, read_notes
+from kzoo.lite.source import source
+from kzoo.network.model_file import gives_probabilities
 from kzoo.progress import Progress, silent
 
 COMPARED = 8
@@ -36,30 +36,33 @@ def translate(
     ranges: str = "minmax",
     samples: int | None = None,
     exclude: Sequence[str] = (),
+    normalize: Sequence[Sequence[float]] | None = None,
     progress: Progress = silent,
 ) -> dict:
-    """Writes ``output``, and into ``work`` what is needed to compare it with Keras.
+    """Writes ``output``, and into ``work`` what is needed to compare it with ``model``.
 
     Args:
-        model: a Keras file.
+        model: a Keras file or a float .tflite.
         output: the .tflite to write.
         recipe: a name of `kzoo.lite.recipes.RECIPES`, or None for float32.
         io: dtype of the image input; where activations are whole numbers, also of the output.
         head: "probabilities" or "logits".
         notes: to store, see `kzoo.network.model_file.read_notes`.
         work: a folder. Where images are needed it holds ``calibration.npy``, uint8 (n, h, w, c).
-            ``images.npy``, uint8, and ``expected.npy``, Keras' outputs on them, are written there.
+            ``images.npy``, uint8, and ``expected.npy``, the model's outputs on them, are written
+            there.
         ranges, samples: see `kzoo.lite.calibration.calibrated`.
         exclude: prefixes of the layers that stay float32.
+        normalize: see `kzoo.lite.source.source`.
         progress: called for every image.
     """
-    net = load_model(model)
     bits = RECIPES[recipe].activations if recipe else None
+    learned_ranges = bool(bits and notes.get("ranges"))
+    made_of = source(model, normalize, rounded=learned_ranges)
     images = np.load(f"{work}/calibration.npy") if bits else None
     started = time.perf_counter()
-    data, normalization, cast = in_float(net, recipe, io, head)
+    data, normalization, cast = made_of.in_float(recipe, io, head)
     found, told = {}, {}
-    learned_ranges = bool(bits and notes.get("ranges"))
     if bits:
         feed = feeding(normalization, cast)
         found, told = calibrated(data, images, feed, ranges, samples, progress)
@@ -68,33 +71,32 @@ def translate(
             found[graph_input(data)] = tuple(map(float, feed(np.array([0.0, 255.0]))))
         if learned_ranges:
             image = images[:1]
-            found |= learned(data, feed(image), *ranged_values(net, image, notes["ranges"]))
+            found |= learned(data, feed(image), *ranged_values(made_of.net, image, notes["ranges"]))
             told = {"ranges": "learned", "images": 0}
     if recipe:
         data = recipes.applied(data, recipe, found, io, exclude)
     if learned_ranges and notes["whole"]:
-        kernels = {name: np.array(net.get_layer(name).kernel) for name in notes["whole"]}
+        kernels = {name: np.array(made_of.net.get_layer(name).kernel) for name in notes["whole"]}
         data = in_one_step(data, kernels)
     notes |= {
-        "model": net.name,
+        "model": made_of.name,
         "quantization": recipe or "float32",
         "pixels": f"{io} [0, 255]" if io != "int8" else "int8, pixel - 128",
         "folded_normalization": normalization,
     }
-    Path(output).write_bytes(with_metadata(finish(data, _gives(net, head), notes), notes))
+    gives = "logits" if head == "logits" and not made_of.probabilities else "probabilities"
+    Path(output).write_bytes(with_metadata(finish(data, gives, notes), notes))
     seconds = time.perf_counter() - started
 
-    shape = net.inputs[0].shape[1:]
     if images is None:
-        chosen = np.random.default_rng(0).integers(0, 256, (COMPARED, *shape), np.uint8)
+        chosen = np.random.default_rng(0).integers(0, 256, (COMPARED, *made_of.image), np.uint8)
     else:
         chosen = images[:: max(1, len(images) // 32)][:32]
     kind = "images of random pixels" if images is None else "calibration images"
     np.save(f"{work}/images.npy", chosen)
-    net = as_trained(net, notes) if learned_ranges else net
-    np.save(f"{work}/expected.npy", outputs(net, chosen, np.arange(len(chosen))))
+    np.save(f"{work}/expected.npy", made_of.outputs(chosen, np.arange(len(chosen))))
     return {
-        "probabilities_only": gives_probabilities(net),
+        "probabilities_only": made_of.probabilities,
         "compared": f"{len(chosen)} {kind}",
         "seconds": round(seconds, 3),
         "calibration": told,
@@ -123,21 +125,23 @@ def _gives(net, head: str) -> str:
     return "logits" if head == "logits" and not gives_probabilities(net) else "probabilities"
 
 
-def describe(model: str) -> dict:
-    """The input's (h, w, c) and the number of classes of a Keras file."""
-    net = load_model(model)
-    return {"input": list(net.inputs[0].shape[1:]), "classes": net.outputs[0].shape[1]}
+def describe(model: str, normalize: Sequence[Sequence[float]] | None = None) -> dict:
+    """The input's (h, w, c) and the number of classes of a Keras file or a float .tflite."""
+    found = source(model, normalize)
+    return {"input": list(found.image), "classes": found.classes}
 
 
-def predict(model: str, images_file: str, folder: str) -> bool:
-    """Writes ``keras.npy``, the outputs on the images that ``indices.npy`` names.
+def predict(
+    model: str, images_file: str, folder: str, normalize: Sequence[Sequence[float]] | None = None
+) -> bool:
+    """Writes ``expected.npy``, the outputs on the images that ``indices.npy`` names.
 
     Returns whether they are probabilities.
     """
-    net = as_trained(load_model(model), read_notes(model))
+    found = source(model, normalize)
     images = np.load(images_file, mmap_mode="r")
-    np.save(f"{folder}/keras.npy", outputs(net, images, np.load(f"{folder}/indices.npy")))
-    return gives_probabilities(net)
+    np.save(f"{folder}/expected.npy", found.outputs(images, np.load(f"{folder}/indices.npy")))
+    return found.probabilities
 
 
 def _normalization(net) -> list[float] | None:

@@ -106,18 +106,29 @@ def latency_share(
         whole = exported(model, Path(folder, "whole.tflite")).read_bytes()
 
     def share(network: object) -> float:
-        found = []
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
             files = Path(folder, "whole.tflite"), exported(network, Path(folder, "own.tflite"))
             files[0].write_bytes(whole)
-            for done in range(pairs):
-                progress("latency", done, pairs)
-                times = [_p50(file) for file in files]
-                found.append(times[1] / times[0])
-            progress("latency", pairs, pairs)
-        return median(found)
+            return file_share(files[1], files[0], pairs=pairs, progress=progress)
 
     return share
+
+
+def file_share(
+    file: str | os.PathLike,
+    whole: str | os.PathLike,
+    *,
+    pairs: int = 3,
+    progress: Progress = silent,
+) -> float:
+    """The latency of a .tflite as a share of another's, measured as `latency_share` tells."""
+    found = []
+    for done in range(pairs):
+        progress("latency", done, pairs)
+        base, own = _p50(Path(whole)), _p50(Path(file))
+        found.append(own / base)
+    progress("latency", pairs, pairs)
+    return median(found)
 
 
 def _p50(file: Path) -> float:

@@ -1,0 +1,188 @@
+"""In the child process: what a .tflite is made of, a Keras network or a float .tflite of anybody's.
+
+Both take uint8 pixels (n, h, w, c) and give logits, or probabilities where nothing else is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kzoo.environment import cores
+from kzoo.errors import BadInputError, UsageError
+from kzoo.lite import flatbuffer, pixels
+from kzoo.lite.classify import gives_logits
+from kzoo.lite.interpret import infer
+from kzoo.lite.metadata import read_metadata
+from kzoo.lite.recipes import RECIPES
+
+if TYPE_CHECKING:
+    import keras
+
+KNOWN = ("uint8", "float32")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a .tflite is made of.
+
+    Attributes:
+        name: of the network.
+        image: (h, w, c).
+        classes: how many outputs.
+        probabilities: whether that is all it gives, and no logits.
+        in_float: ``(recipe, io, head)`` -> the float .tflite that a recipe starts from; [scale,
+            offset] of the normalization that the input's quantization is to take over, or None; and
+            whether the file casts uint8 pixels itself.
+        outputs: ``(images, indices)`` -> float32 (n, classes): logits, or ``probabilities``.
+        net: the Keras network, or None.
+    """
+
+    name: str
+    image: tuple[int, int, int]
+    classes: int
+    probabilities: bool
+    in_float: Callable[[str | None, str, str], tuple[bytes, list[float] | None, bool]]
+    outputs: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    net: keras.Model | None = None
+
+
+def source(
+    path: str | Path, normalize: Sequence[Sequence[float]] | None = None, *, rounded: bool = True
+) -> Source:
+    """Opens what a .tflite is made of.
+
+    Args:
+        path: a Keras file or a float .tflite.
+        normalize: (mean, std), one number or one per channel each: a float32 .tflite that does not
+            tell it takes (pixel - mean) / std.
+        rounded: whether the outputs of a network of `kzoo.qat` are those of its whole numbers.
+
+    Raises:
+        UsageError: a .tflite needs ``normalize``, or anything else is given it.
+        BadInputError: it is damaged, has whole numbers in it already, or does not map an image to
+            classes.
+    """
+    if Path(path).suffix == ".tflite":
+        return _of_file(str(path), normalize)
+    if normalize:
+        raise UsageError("a Keras network normalizes pixels itself: normalize is for .tflite files")
+    return _of_keras(path, rounded)
+
+
+def _of_keras(path: str | Path, rounded: bool) -> Source:
+    from kzoo.compress.ranges import as_trained
+    from kzoo.learn.evaluate import outputs
+    from kzoo.lite.translate import in_float
+    from kzoo.network.model_file import gives_probabilities, load_model, read_notes
+
+    net = load_model(path)
+    computed = as_trained(net, read_notes(path)) if rounded else net
+    return Source(
+        name=net.name,
+        image=net.inputs[0].shape[1:],
+        classes=net.outputs[0].shape[1],
+        probabilities=gives_probabilities(net),
+        in_float=lambda recipe, io, head: in_float(net, recipe, io, head),
+        outputs=lambda images, indices: outputs(computed, images, indices),
+        net=net,
+    )
+
+
+def _of_file(path: str, normalize: Sequence[Sequence[float]] | None) -> Source:
+    data = Path(path).read_bytes()
+    graph = _checked(data, path)
+    entry, end = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
+    image = tuple(int(size) for size in entry.shape[1:])
+    mean, std = _normalization(data, path, flatbuffer.DTYPES[entry.type], image[2], normalize)
+    # From here on it takes float32 pixels, and gives logits if it has any.
+    data = pixels.as_float(data, mean, std)
+    softmax = flatbuffer.logits_tensor(flatbuffer.parse(data)) is not None
+    bare = flatbuffer.without_softmax(data) if softmax else data
+    probabilities = not softmax and not gives_logits(infer(bare, _noise(image), cores())[0], None)
+
+    def in_float(recipe: str | None, io: str, head: str):
+        whole = recipe is not None and RECIPES[recipe].activations == 8
+        found, folded = bare, None
+        if whole and io != "float32":
+            found, folded = pixels.without_normalization(found)
+        if io == "uint8" and not whole:
+            found = pixels.as_uint8(found)
+        if head == "probabilities" and not probabilities:
+            found = flatbuffer.with_softmax(found)
+        gives = "probabilities" if probabilities else head
+        return flatbuffer.finish(found, gives), folded, io == "uint8" and not whole
+
+    def outputs(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        return infer(bare, np.asarray(images[indices]), cores())[0]
+
+    return Source(Path(path).stem, image, int(end.shape[1]), probabilities, in_float, outputs)
+
+
+def _noise(image: tuple[int, int, int]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, *image), np.uint8)
+
+
+def _checked(data: bytes, path: str):
+    """The graph of a float .tflite of one image to one vector, and of no state."""
+    model = flatbuffer.parse(data, path)
+    graph = model.subgraphs[0]
+    if len(model.subgraphs) > 1:
+        raise BadInputError(f"{path} has {len(model.subgraphs)} graphs; one is expected")
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise BadInputError(
+            f"{path} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; "
+            "one image and one vector are expected"
+        )
+    shapes = [[*graph.tensors[i].shape] for i in (graph.inputs[0], graph.outputs[0])]
+    if len(shapes[0]) != 4 or len(shapes[1]) != 2 or shapes[0][0] != 1:
+        raise BadInputError(
+            f"{path} maps {shapes[0]} to {shapes[1]}; (1, height, width, channels) to (1, classes) "
+            "is expected"
+        )
+    rounded = [t for t in graph.tensors if t.quantization is not None and _some(t.quantization)]
+    if rounded:
+        kind = flatbuffer.DTYPES[rounded[0].type]
+        raise BadInputError(
+            f"{path} is quantized already ({kind} in {rounded[0].name.decode()}); a float .tflite "
+            "or the Keras network is expected"
+        )
+    dtype = flatbuffer.DTYPES[graph.tensors[graph.inputs[0]].type]
+    if dtype not in KNOWN:
+        raise BadInputError(f"{path} takes {dtype}; {' or '.join(KNOWN)} is expected")
+    return graph
+
+
+def _some(quantization) -> bool:
+    return quantization.scale is not None and len(quantization.scale) > 0
+
+
+def _normalization(
+    data: bytes,
+    path: str,
+    dtype: str,
+    channels: int,
+    given: Sequence[Sequence[float]] | None,
+) -> tuple[list[float], list[float]]:
+    """(mean, std) of what the file takes: as it tells, or as is ``given``."""
+    told = read_metadata(data, path).get("normalization") or {}
+    if flatbuffer.notes(flatbuffer.parse(data)) or dtype == "uint8":
+        told = {"mean": [0.0], "std": [1.0]}
+    if given is not None:
+        mean, std = ([float(x) for x in values] for values in given)
+        told = {"mean": mean, "std": std}
+    if not told:
+        raise UsageError(
+            f"{path} does not tell what its input is: add --normalize MEAN/STD, 127.5/127.5 if it "
+            "takes -1 to 1, 0/255 for 0 to 1, 0/1 for pixels as they are"
+        )
+    for name, values in told.items():
+        if len(values) not in (1, channels) or not np.isfinite(values).all():
+            raise UsageError(f"the {name} has 1 or {channels} numbers; {values} was given")
+    if not np.all(np.asarray(told["std"]) > 0):
+        raise UsageError(f"std is above 0; {told['std']} was given")
+    return told["mean"], told["std"]

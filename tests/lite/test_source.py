@@ -1,0 +1,165 @@
+"""What is made of a float .tflite is what would have been made of its network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kzoo.errors import BadInputError, UsageError
+from kzoo.lite.check import check
+from kzoo.lite.convert import convert
+from kzoo.lite.inspect import inspect
+from kzoo.lite.interpret import infer
+from kzoo.lite.localize import localize
+from kzoo.lite.quantize import quantize
+from kzoo.lite.recipes import RECIPES
+
+ENCODED = {"one": (127.5, 127.5), "channels": ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4])}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """elsewhere(kind, head): a file of TensorFlow's converter, 16 x 16 x 3 to 10, any batch."""
+    import keras
+    import tensorflow as tf
+
+    folder = tmp_path_factory.mktemp("elsewhere")
+
+    def make(head: str = "softmax", inputs: int = 1):
+        path = folder / f"{head}{inputs}.tflite"
+        if path.exists():
+            return path
+        keras.utils.set_random_seed(0)
+        images = [keras.Input((16, 16, 3), name=f"in{i}") for i in range(inputs)]
+        x = images[0] if inputs == 1 else keras.layers.Add()(images)
+        x = keras.layers.Conv2D(8, 3, 2, activation="relu", name="first")(x)
+        x = keras.layers.Conv2D(8, 3, 2, activation="relu", name="second")(x)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.Dense(10, name="last")(x)
+        if head == "softmax":
+            x = keras.layers.Softmax()(x)
+        elif head == "normalized":  # probabilities, and no softmax made them
+            x = keras.ops.sigmoid(x) / keras.ops.sum(keras.ops.sigmoid(x), axis=-1, keepdims=True)
+        net = keras.Model(images, x)
+        path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(net).convert())
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """uint8 (32, 16, 16, 3) of two kinds."""
+    from kzoo.data.load import load_data
+
+    return load_data("digits", channels=3, size=16)
+
+
+def given(path, images, mean, std) -> np.ndarray:
+    """What a file from elsewhere gives, fed by hand."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(path))
+    runner.allocate_tensors()
+    found = []
+    for image in images:
+        normalized = ((image[None] - np.asarray(mean)) / np.asarray(std)).astype(np.float32)
+        runner.set_tensor(runner.get_input_details()[0]["index"], normalized)
+        runner.invoke()
+        found.append(runner.get_tensor(runner.get_output_details()[0]["index"])[0])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_of_a_file_it_is_what_it_is_of_its_network(recipe, trained, lite_float, digits, tmp_path):
+    files = {name: tmp_path / f"{name}.tflite" for name in ("network", "file")}
+    images = digits if RECIPES[recipe].activations else None
+    for model, path in zip((trained, lite_float), files.values(), strict=True):
+        quantize(model, path, recipe=recipe, calibrate=images)
+    kept = [inspect(path) for path in files.values()]
+    assert kept[0].operators == kept[1].operators
+    # Before a convolution without padding the converter moves the normalization into it.
+    own = {"model": "", "folded_normalization": None}
+    assert kept[0].notes | own == kept[1].notes | own
+    pixels = digits.images[:50]
+    found = [infer(path.read_bytes(), pixels, 1)[0] for path in files.values()]
+    assert np.abs(found[0] - found[1]).max() < (0.05 if images else 1e-5)
+    assert np.abs(found[0] - found[1]).mean() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+@pytest.mark.parametrize("io", ["uint8", "float32"])
+def test_a_file_from_elsewhere_becomes_one_that_takes_pixels(kind, io, elsewhere, photos, tmp_path):
+    mean, std = ENCODED[kind]
+    normalize = (np.atleast_1d(mean).tolist(), np.atleast_1d(std).tolist())
+    done = convert(elsewhere(), tmp_path / "pixels.tflite", normalize=normalize, io=io)
+    assert done.contents.input["dtype"] == io
+    found = infer((tmp_path / "pixels.tflite").read_bytes(), photos.images[:20], 1)[0]
+    np.testing.assert_allclose(found, given(elsewhere(), photos.images[:20], mean, std), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_in_int8_one_scale_and_offset_cost_no_operator(kind, elsewhere, photos, tmp_path):
+    mean, std = ENCODED[kind]
+    normalize = (np.atleast_1d(mean).tolist(), np.atleast_1d(std).tolist())
+    done = quantize(elsewhere(), tmp_path / "int8.tflite", calibrate=photos, normalize=normalize)
+    assert not done.contents.float_islands
+    if kind == "one":
+        assert {"MUL int8", "ADD int8"}.isdisjoint(done.contents.operators)
+        assert done.contents.input["scale"] == pytest.approx(1 / 127.5)
+    found = infer((tmp_path / "int8.tflite").read_bytes(), photos.images[:50], 1)[0]
+    expected = given(elsewhere(), photos.images[:50], mean, std)
+    assert np.abs(found - expected).mean() < 0.02
+
+
+@pytest.mark.parametrize("head", ["none", "softmax", "normalized"])
+def test_probabilities_are_given_whatever_it_ends_in(head, elsewhere, photos, tmp_path):
+    for asked in ("probabilities", "logits"):
+        path = tmp_path / f"{asked}.tflite"
+        convert(elsewhere(head), path, normalize=([0.0], [255.0]), head=asked)
+        found = infer(path.read_bytes(), photos.images[:20], 1)[0]
+        expected = given(elsewhere(head), photos.images[:20], 0, 255)
+        if asked == "probabilities" and head == "none":
+            expected = np.exp(expected) / np.exp(expected).sum(1, keepdims=True)
+        if asked == "logits" and head == "softmax":
+            expected, found = (np.log(expected), found - np.log(np.exp(found).sum(1))[:, None])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_check_and_localize_compare_with_the_file(elsewhere, photos, tmp_path):
+    path, normalize = tmp_path / "int8.tflite", ([127.5], [127.5])
+    quantize(elsewhere(), path, calibrate=photos, normalize=normalize)
+    assert check(path, against=elsewhere(), data=photos, normalize=normalize).agreement > 0.9
+    found = localize(path, against=elsewhere(), data=photos, normalize=normalize, alone=False)
+    assert {"CONV_2D", "FULLY_CONNECTED"} <= {row["operator"] for row in found.layers}
+    assert min(row["sqnr_db"] for row in found.layers) > 10
+
+
+def test_a_file_that_does_not_tell_its_normalization_is_asked_about(elsewhere, photos, tmp_path):
+    with pytest.raises(UsageError, match="--normalize MEAN/STD"):
+        quantize(elsewhere(), tmp_path / "a.tflite", calibrate=photos)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("normalize", "told"),
+    [(([1.0, 2.0], [1.0]), "1 or 3 numbers"), (([0.0], [0.0]), "above 0")],
+)
+def test_a_normalization_fits_the_channels(normalize, told, elsewhere, tmp_path):
+    with pytest.raises(UsageError, match=told):
+        convert(elsewhere(), tmp_path / "a.tflite", normalize=normalize)
+
+
+def test_what_cannot_be_quantized_is_refused(elsewhere, lite_int8, digits, trained, tmp_path):
+    with pytest.raises(BadInputError, match="quantized already"):
+        quantize(lite_int8, tmp_path / "a.tflite", calibrate=digits)
+    with pytest.raises(BadInputError, match="2 inputs"):
+        convert(elsewhere(inputs=2), tmp_path / "a.tflite", normalize=([0.0], [1.0]))
+    with pytest.raises(UsageError, match="normalizes pixels itself"):
+        convert(trained, tmp_path / "a.tflite", normalize=([0.0], [1.0]))
+    with pytest.raises(UsageError, match="the Keras network"):
+        quantize(elsewhere(), tmp_path / "a.tflite", calibrate=digits, equalize=True)
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes(elsewhere().read_bytes()[:2000])
+    with pytest.raises(BadInputError):
+        convert(damaged, tmp_path / "a.tflite", normalize=([0.0], [1.0]))
