@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.child import Worker, blame
+from kzoo.child import ChildCrashed, Worker, blame
 from kzoo.environment import cores
 from kzoo.errors import BadInputError
-from kzoo.lite.tflite_file import tflite_file
+from kzoo.lite.tflite_file import blaming_file, tflite_file
 from kzoo.progress import Progress, silent
 
 CHUNK = 256
@@ -22,12 +22,21 @@ ENCODINGS = {
     "float32": lambda pixels: pixels.astype(np.float32),
 }
 """What a file takes for uint8 pixels, by its input's dtype."""
+BATCH = 4
+"""Images at once, to see whether that changes what comes out."""
 KERNELS = {
     "xnnpack": "AUTO",
     "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
     "reference": "BUILTIN_REF",
 }
 """Three implementations of the same operators in LiteRT, by its names of them."""
+RUNS = {
+    "builtin": "built-in kernels",
+    "reference": "reference kernels",
+    "threads": "more threads",
+    "batch": f"batches of {BATCH}",
+}
+"""Row of `kernel_agreement` → what it is of."""
 
 
 def lite_outputs(
@@ -85,53 +94,80 @@ def kernel_agreement(
     *,
     progress: Progress = silent,
 ) -> dict[str, dict]:
-    """Whether LiteRT's kernels, and numbers of threads, give the same answers to the same images.
+    """Whether LiteRT's kernels, threads and batches give the same answers to the same images.
 
     Args:
         file, images_file, indices: as of `lite_outputs`.
         progress: called for each row.
 
     Returns:
-        Against XNNPACK on one thread, for "builtin", "reference" and "threads" (XNNPACK on all
-        cores): ``{"agreement", "max_difference", "max_steps"}``: the share of equal top-1, the
-        largest difference of an output, and that in steps of a quantized output, or None.
+        Against XNNPACK on one thread and the batch that the file is made for, for "builtin",
+        "reference", "threads" (XNNPACK on all cores, at least two) and "batch" (BATCH images at
+        once): ``{"agreement", "max_difference", "max_steps"}``: the share of equal top-1, the
+        largest difference of an output, and that in steps of a quantized output, or None. Or
+        ``{"refused"}``, why not, where the runtime does not run the file so.
 
     Raises:
         As `lite_outputs`.
     """
     tflite_file(file)
+    asked = {
+        "xnnpack": {},
+        "builtin": {"kernels": "builtin"},
+        "reference": {"kernels": "reference"},
+        "threads": {"threads": max(2, cores())},
+        "batch": {"batch": BATCH},
+    }
     rows = {}
-    asked = {"xnnpack": 1, "builtin": 1, "reference": 1, "threads": max(2, cores())}
     worker = Worker()
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder, blame(f"{file} cannot be run"):
         np.save(f"{folder}/indices.npy", np.asarray(indices, np.int64))
         try:
-            for name, threads in asked.items():
-                step = worker.call(
-                    "kzoo.lite.interpret:run_with",
-                    file=str(file),
-                    images_file=str(images_file),
-                    folder=folder,
-                    threads=threads,
-                    kernels=name if name in KERNELS else "xnnpack",
-                )
-                found = np.load(f"{folder}/found.npy")
-                if name == "xnnpack":
-                    expected = found
+            for name, how in asked.items():
+                try:
+                    step = worker.call(
+                        "kzoo.lite.interpret:run_with",
+                        file=str(file),
+                        images_file=str(images_file),
+                        folder=folder,
+                        **how,
+                    )
+                except (BadInputError, ChildCrashed) as error:
+                    if not how:
+                        raise
+                    rows[name] = {"refused": str(error).splitlines()[0].removeprefix(f"{file}: ")}
                 else:
-                    most = float(np.abs(found - expected).max())
-                    rows[name] = {
-                        "agreement": float((found.argmax(-1) == expected.argmax(-1)).mean()),
-                        "max_difference": most,
-                        "max_steps": round(most / step) if step else None,
-                    }
+                    found = np.load(f"{folder}/found.npy")
+                    if not how:
+                        expected = found
+                    else:
+                        rows[name] = _beside(expected, found, step)
                 progress("run other kernels", len(rows) + 1, len(asked))
         finally:
             worker.close()
     return rows
 
 
-def run_with(file: str, images_file: str, folder: str, threads: int, kernels: str) -> float | None:
+def _beside(expected: np.ndarray, found: np.ndarray, step: float | None) -> dict:
+    if not np.isfinite(found).all():
+        return {"refused": "it gives NaN or infinity"}
+    most = float(np.abs(found - expected).max())
+    return {
+        "agreement": float((found.argmax(-1) == expected.argmax(-1)).mean()),
+        "max_difference": most,
+        "max_steps": round(most / step) if step else None,
+    }
+
+
+@blaming_file
+def run_with(
+    file: str,
+    images_file: str,
+    folder: str,
+    threads: int = 1,
+    kernels: str = "xnnpack",
+    batch: int | None = None,
+) -> float | None:
     """In the child: writes ``found.npy``; returns the step of a quantized output, or None."""
     from kzoo.lite import flatbuffer
 
@@ -139,14 +175,17 @@ def run_with(file: str, images_file: str, folder: str, threads: int, kernels: st
     graph = flatbuffer.parse(data, file).subgraphs[0]
     images = np.load(images_file, mmap_mode="r")[np.load(f"{folder}/indices.npy")]
     try:
-        found = infer(data, images, threads, kernels)[0]
+        found = infer(data, images, threads, kernels, batch)[0]
     except BadInputError as error:
+        if batch is not None:  # XNNPACK does not tell which operator is in the way
+            infer(data, images[:batch], threads, "builtin", batch)
         raise BadInputError(f"{file}: {error}") from error
     np.save(f"{folder}/found.npy", found)
     about = graph.tensors[graph.outputs[0]].quantization
     return float(about.scale[0]) if about is not None and about.scale is not None else None
 
 
+@blaming_file
 def run(file: str, images_file: str, folder: str, threads: int) -> int:
     """In the child: writes the outputs as ``0.npy``, the logits, if any, as ``1.npy``.
 
@@ -169,16 +208,22 @@ def run(file: str, images_file: str, folder: str, threads: int) -> int:
 
 
 def infer(
-    data: bytes, images: np.ndarray, threads: int, kernels: str = "xnnpack"
+    data: bytes,
+    images: np.ndarray,
+    threads: int,
+    kernels: str = "xnnpack",
+    batch: int | None = None,
 ) -> list[np.ndarray]:
-    """Invokes a model's bytes on uint8 images (n, h, w, c), as many at once as it was made for.
+    """Invokes a model's bytes on uint8 images (n, h, w, c).
 
-    ``kernels`` are of `KERNELS`.
+    ``kernels`` are of `KERNELS`; ``batch`` is how many images it gets at once, by default as many
+    as it was made for.
 
     Returns one float32 array (n, ...) per output of the model, dequantized.
 
     Raises:
-        BadInputError: the model's input is not images of this size, or of an unknown dtype.
+        BadInputError: the model's input is not images of this size, or of an unknown dtype; or it
+            cannot be resized to the batch.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -187,6 +232,9 @@ def infer(
         interpreter = Interpreter(
             model_content=data, num_threads=threads, experimental_op_resolver_type=resolver
         )
+        if batch is not None:
+            (given,) = interpreter.get_input_details()
+            interpreter.resize_tensor_input(given["index"], [batch, *given["shape"][1:]])
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise BadInputError(f"the runtime refuses the model: {error}") from error
@@ -209,11 +257,16 @@ def infer(
         count = len(batch)
         if count < size:
             batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
-        interpreter.set_tensor(inputs[0]["index"], encode(batch))
-        interpreter.invoke()
+        try:
+            interpreter.set_tensor(inputs[0]["index"], encode(batch))
+            interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise BadInputError(f"the runtime stops in the model: {error}") from error
         for values, detail in zip(collected, results, strict=True):
-            found = interpreter.get_tensor(detail["index"])[:count]
-            values[start : start + count] = _real(found, detail["quantization"])
+            found = interpreter.get_tensor(detail["index"])
+            if len(found) != size:
+                raise BadInputError(f"it gives {list(found.shape)} for a batch of {size}")
+            values[start : start + count] = _real(found[:count], detail["quantization"])
     return collected
 
 

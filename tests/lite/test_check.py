@@ -62,6 +62,47 @@ def test_gates_stand_in_the_failures(lite_int8, trained, digits):
     assert ["agreement" in missed.failures[0], "drops" in missed.failures[1]] == [True, True]
 
 
+def test_the_changes_by_class_add_up_to_that_of_all(lite_float, trained, digits):
+    found = check(lite_float, against=build("lenet5", seed=5), data=digits)
+    rows, count = found.per_class, found.lite.count
+    assert [row["change"] for row in rows] == sorted(row["change"] for row in rows)
+    assert sorted(row["class"] for row in rows) == sorted(digits.classes)
+    assert sum(row["count"] for row in rows) == count
+    gained = sum(row["gained"] - row["lost"] for row in rows)
+    assert gained == round(count * (found.lite.accuracy - found.keras.accuracy)) > 0
+    for row in rows:
+        label = digits.classes.index(row["class"])
+        for model in ("keras", "lite"):
+            assert row[model] == getattr(found, model).per_class[label]["recall"]
+        assert row["change"] == pytest.approx(100 * (row["lite"] - row["keras"]))
+    one = check(lite_float, against=trained, data=digits, limit=1)  # other classes have no image
+    assert [row["change"] for row in one.per_class] == [0]
+
+
+def test_the_usual_gates_are_those_of_the_kind_of_file(lite_float, lite_int8, trained, digits):
+    exact = check(lite_float, against=trained, data=digits, gate=True)
+    assert exact.gates == {"min_agreement": 0.999, "max_drop": 1, "min_kernels": 0.9}
+    assert [*exact.kernels] == ["builtin", "reference", "threads", "batch"]
+    eight = check(lite_int8, against=trained, data=digits, gate=True, max_drop=-101)
+    assert eight.gates == {**exact.gates, "min_agreement": 0.97, "max_drop": -101,
+                           "max_float_ops": 0}  # fmt: skip
+    assert exact.failures == []
+    assert len(eight.failures) == 1
+    assert "drops" in eight.failures[0]
+    assert exact.findings == eight.findings == []
+    plain = check(lite_int8, against=trained, data=digits, limit=20, min_agreement=0.5)
+    assert (plain.gates, plain.kernels) == ({"min_agreement": 0.5}, {})
+
+
+def test_a_file_that_mixes_the_images_of_a_batch_misses_the_gate(whole, edited, digits, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(whole.float32)
+    options = {"against": whole.model, "data": digits, "limit": 9, "gate": True}
+    assert check(tmp_path / "m.tflite", **options).failures == []
+    (tmp_path / "m.tflite").write_bytes(edited(whole.float32).put("CUMSUM", np.int32(0)).bytes())
+    (failure,) = check(tmp_path / "m.tflite", **options).failures
+    assert failure.startswith("batches of 4")
+
+
 @pytest.mark.parametrize("wrong", [{"split": "tset"}, {"limit": 0}], ids=str)
 def test_a_wrong_argument_is_the_user_s_error(wrong, lite_float, trained, digits):
     with pytest.raises(UsageError):

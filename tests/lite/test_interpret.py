@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kzoo.errors import BadInputError, MissingError
-from kzoo.lite.interpret import kernel_agreement, lite_outputs
+from kzoo.lite.interpret import RUNS, kernel_agreement, lite_outputs
 
 
 def test_float_and_int8_of_mlperf_tiny_agree(shared, tmp_path):
@@ -52,7 +52,8 @@ def test_a_file_the_runtime_refuses_is_bad_input(shared, tmp_path):
 def test_kernels_and_threads_agree(kind, lite_float, lite_int8, digits):
     file = {"float": lite_float, "int8": lite_int8}[kind]
     rows = kernel_agreement(file, digits.images_file, digits.splits["test"][:32])
-    assert [*rows] == ["builtin", "reference", "threads"]
+    assert [*rows] == ["builtin", "reference", "threads", "batch"] == [*RUNS]
+    del rows["batch"]
     for name, row in rows.items():
         assert row["agreement"] == 1, name
         assert (row["max_steps"] is None) == (kind == "float")
@@ -70,3 +71,23 @@ def test_any_kernels_give_the_same_numbers(lite_int8, digits):
     assert all(np.abs(by_name[0] - found).max() <= 5 / 256 for found in by_name)
     with pytest.raises(KeyError):
         interpret.infer(data, images, 1, "other")
+
+
+def test_what_mixes_the_images_of_a_batch_is_seen(whole, edited, digits, tmp_path):
+    """A sum over the batch so far is the image itself where it is alone."""
+    path, indices = tmp_path / "m.tflite", digits.splits["test"][:9]
+    path.write_bytes(whole.float32)
+    clean = kernel_agreement(path, digits.images_file, indices)
+    assert clean["batch"]["max_difference"] < 1e-6
+    assert clean["batch"]["agreement"] == 1
+    path.write_bytes(edited(whole.float32).put("CUMSUM", np.int32(0)).bytes())
+    mixed = kernel_agreement(path, digits.images_file, indices)
+    assert mixed["threads"]["max_difference"] == 0
+    assert mixed["batch"]["max_difference"] > 1e-3
+
+
+def test_a_file_of_one_batch_says_which_operator_is_in_the_way(lite_int8, digits):
+    row = kernel_agreement(lite_int8, digits.images_file, np.arange(4))["batch"]
+    assert [*row] == ["refused"]
+    assert "RESHAPE" in row["refused"]
+    assert str(lite_int8) not in row["refused"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from kzoo.errors import BadInputError
 from kzoo.lite import flatbuffer
+from kzoo.lite.memory import indices
 
 VALUES = {"int8": "i1", "uint8": "u1", "int16": "<i2", "int32": "<i4", "int64": "<i8"}
 MOST_DIMENSIONS = 16
@@ -19,15 +20,22 @@ INSERTED = "tfl."
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A tensor: ``data`` are a constant's bytes, else None; ``scales`` counts its scales."""
+    """A tensor: ``data`` are a constant's bytes, else None, which stand in the file's ``buffer``.
+
+    ``scales`` counts its scales; ``scale`` and ``zero_point`` are those of the first channel.
+    ``returned`` are the outputs of its graph.
+    """
 
     index: int
     dtype: str
     shape: tuple[int, ...]
     dynamic: bool
     data: object
+    buffer: int
     scales: int
+    scale: float | None
     zero_point: int
+    returned: bool
 
     @property
     def constant(self) -> bool:
@@ -91,7 +99,10 @@ def _operators(model) -> list[Operator]:
     for number, graph in enumerate(model.subgraphs):
         for tensor in graph.tensors:
             tensor.name = tensor.name or b""
-        tensors = [_tensor(model, index, each) for index, each in enumerate(graph.tensors)]
+        ends = set(indices(graph.outputs))
+        tensors = [
+            _tensor(model, index, each, index in ends) for index, each in enumerate(graph.tensors)
+        ]
         layers = flatbuffer.layer_names(graph)
         for op in graph.operators:
             places = [int(i) for i in op.inputs] if op.inputs is not None else []
@@ -141,7 +152,7 @@ def _within(index: int, things: list) -> int:
     return index
 
 
-def _tensor(model, index: int, tensor) -> Tensor:
+def _tensor(model, index: int, tensor, returned: bool) -> Tensor:
     shape = tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
     if len(shape) > MOST_DIMENSIONS or any(size < -1 for size in shape):
         raise ValueError(f"a tensor has the shape {shape[:MOST_DIMENSIONS]}")
@@ -157,8 +168,11 @@ def _tensor(model, index: int, tensor) -> Tensor:
         shape=shape,
         dynamic=any(int(size) < 0 for size in (*shape, *signature)),
         data=data if data is not None and len(data) else None,
+        buffer=int(tensor.buffer),
         scales=0 if scales is None else len(scales),
+        scale=float(scales[0]) if scales is not None and len(scales) else None,
         zero_point=int(points[0]) if points is not None and len(points) else 0,
+        returned=returned,
     )
 
 
