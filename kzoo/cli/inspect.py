@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.terminal import byte_size, json_option, pairs, show, table
+from kzoo.cli.terminal import byte_size, force_option, json_option, pairs, show, table
 
 
 @click.command("inspect")
 @click.argument("file", type=click.Path())
 @click.option("--tensors", is_flag=True, help="List the operators, with what each writes.")
+@click.option("--graph", type=click.Path(), help="Draw its operators into this .svg file.")
+@force_option
 @json_option
-def command(file, tensors, as_json) -> None:
+def command(file, tensors, graph, force, as_json) -> None:
     """Look into the .tflite FILE: sizes, operators, memory, metadata.
 
     Nothing is run. Peak memory is of the tensors that are alive at the same time, constants left
-    out.
+    out. The graph has the operators in their order with their branches, layers, shapes, dtypes,
+    and what each needs of weights and memory.
 
     \b
-    Example:
+    Examples:
       kzoo inspect net_int8.tflite --tensors
+      kzoo inspect net_int8.tflite --graph net.svg
     """
+    from kzoo.files import new_output, write_bytes
     from kzoo.lite.inspect import inspect
+    from kzoo.report.file_graph import graph_svg
+    from kzoo.report.page import ending_of
 
-    record = inspect(file, tensors=tensors).to_dict()
+    if graph is not None:
+        ending_of(graph, "a drawing", (".svg",))
+        new_output(graph, force=force)
+    record = inspect(file, tensors=tensors or graph is not None).to_dict()
+    if graph is not None:
+        write_bytes(graph, graph_svg(record).encode())
+        record["graph"] = graph
     coded = record["huffman_bytes"]
     notes = {k: v for k, v in record["notes"].items() if isinstance(v, (str, int, float)) and v}
     if classes := record["notes"].get("classes"):

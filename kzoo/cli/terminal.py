@@ -18,7 +18,7 @@ from typing import ClassVar
 import click
 
 from kzoo.progress import Progress
-from kzoo.report.table import scaled
+from kzoo.report.table import byte_size as byte_size
 from kzoo.zoo.build import MAX_SEED
 
 json_option = click.option(
@@ -209,11 +209,6 @@ def pairs(values: Sequence[tuple[str, object]]) -> str:
     shown = [(name, str(value)) for name, value in values if value not in (None, "", [])]
     width = max(len(name) for name, _ in shown)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
-
-
-def byte_size(count: int) -> str:
-    """Bytes with three significant figures: ``14.0 MB``."""
-    return f"{scaled(count)}B" if count >= 1000 else f"{count} B"
 
 
 def percent(evaluation: dict) -> str:

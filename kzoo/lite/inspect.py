@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import math
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from kzoo.child import blame, call
 from kzoo.files import gzip_size, sha256
-from kzoo.lite.tflite_file import tflite_file
+from kzoo.lite.tflite_file import blaming_file, tflite_file
 
 KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
@@ -44,8 +45,10 @@ class Contents:
         min_runtime: the oldest TensorFlow Lite that runs the file, "2.5.0", if it tells.
         tensors: a row for each operator in order: ``index``, ``operator``, ``layer``, and of its
             first output ``shape``, ``dtype``, ``scale``, ``zero_point`` (of the first channel, None
-            if not quantized); ``weight_bytes``, of the constants it reads; ``live_bytes``, of the
-            tensors alive while it runs. Empty if not asked for.
+            if not quantized); ``inputs``, the operators whose outputs it reads, -1 for what the
+            file takes; ``weight_bytes``, of the constants it reads, and ``weight_dtype`` and
+            ``weight_shape`` of that of most values ("" and empty if there is none); ``live_bytes``, of
+            the tensors alive while it runs. Empty if not asked for.
     """
 
     file: str
@@ -93,6 +96,7 @@ def inspect(file: str | os.PathLike, *, tensors: bool = False, packed: bool = Tr
         )
 
 
+@blaming_file
 def read(file: str, tensors: bool, packed: bool) -> dict:
     """In the child: the fields of `Contents`."""
     from kzoo.lite import flatbuffer
@@ -143,26 +147,32 @@ def read(file: str, tensors: bool, packed: bool) -> dict:
 def operator_rows(model) -> list[dict]:
     """In the child: the rows of ``Contents.tensors``, all but ``live_bytes``."""
     from kzoo.lite import flatbuffer
-    from kzoo.lite.memory import constant, indices
+    from kzoo.lite.memory import constant, indices, shape
 
     graph, rows = model.subgraphs[0], []
     layers = flatbuffer.layer_names(graph)
+    maker = dict.fromkeys(indices(graph.inputs), -1)
     for index, op in enumerate(graph.operators):
         made = {"name": "", "shape": [], "dtype": "", "scale": None, "zero_point": None}
         for output in indices(op.outputs)[:1]:
             made = _port(graph, output)
         read = [graph.tensors[i] for i in dict.fromkeys(indices(op.inputs))]
+        stored = [each for each in read if constant(model, each)]
+        # Of most values: a bias of 32 bits may have more bytes than its kernel.
+        kernel = max(stored, key=lambda each: math.prod(shape(each)), default=None)
         rows.append(
             {
                 "index": index,
                 "operator": flatbuffer.operator(model, op),
                 "layer": layers[indices(op.outputs)[0]][0] if indices(op.outputs) else "",
                 **{key: made[key] for key in ("shape", "dtype", "scale", "zero_point")},
-                "weight_bytes": sum(
-                    len(model.buffers[each.buffer].data) for each in read if constant(model, each)
-                ),
+                "inputs": list(dict.fromkeys(maker[i] for i in indices(op.inputs) if i in maker)),
+                "weight_bytes": sum(len(model.buffers[each.buffer].data) for each in stored),
+                "weight_dtype": flatbuffer.DTYPES[kernel.type] if kernel else "",
+                "weight_shape": shape(kernel) if kernel else [],
             }
         )
+        maker |= dict.fromkeys(indices(op.outputs), index)
     return rows
 
 

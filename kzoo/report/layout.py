@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 GAP = 16.0
@@ -43,7 +44,11 @@ class _Lane:
 
 @functools.lru_cache(maxsize=64)
 def lay_out(
-    widths: tuple[float, ...], edges: tuple[tuple[int, int], ...], straight: tuple[int, ...]
+    widths: tuple[float, ...],
+    edges: tuple[tuple[int, int], ...],
+    straight: tuple[int, ...],
+    *,
+    in_order: bool = False,
 ) -> Layout:
     """Places a graph without cycles, whose nodes are numbered in an order of computation.
 
@@ -51,6 +56,8 @@ def lay_out(
         widths: of the nodes.
         edges: (from, to), each pair once; those into a node from left to right.
         straight: for every node, which of those before it stands straight above it, or -1.
+        in_order: whether every node has a row of its own, by its number; else a row holds all that
+            are as far from the first.
     """
     before = [[] for _ in widths]
     after = [[] for _ in widths]
@@ -59,10 +66,11 @@ def lay_out(
         after[start].append(end)
     rank = [0] * len(widths)
     for node in range(len(widths)):
-        rank[node] = 1 + max((rank[other] for other in before[node]), default=-1)
+        far = 1 + max((rank[other] for other in before[node]), default=-1)
+        rank[node] = node if in_order else far
     # What waits for nothing else ends at the bottom, beside the others that do.
     for node in range(len(widths)):
-        if before[node] and not after[node]:
+        if before[node] and not after[node] and not in_order:
             rank[node] = max(rank)
 
     lanes: list[_Lane] = []
@@ -88,10 +96,13 @@ def lay_out(
             hops.append((lane, lane_of[end], rank[end]))
     # From left to right as the inputs of what joins them; what stands straight comes first.
     seen: dict[int, None] = dict.fromkeys(lane_of[:1])
+    visited: set[int] = set()
 
     def visit(node: int) -> None:
+        visited.add(node)
         for other in before[node]:
-            visit(other)
+            if other not in visited:
+                visit(other)
             seen.setdefault(through[other, node])
         seen.setdefault(lane_of[node])
 
@@ -106,6 +117,43 @@ def lay_out(
         inner = [(lanes[lane].x - shift, r) for r in range(rank[start] + 1, rank[end])]
         routes[start, end] = [(x[start], rank[start]), *inner, (x[end], rank[end])]
     return Layout(x, rank, routes)
+
+
+def spine(edges: Sequence[tuple[int, int]], scaled: Collection[int]) -> dict[int, int]:
+    """Of the nodes on the main path to the last one, which one stands straight above each.
+
+    At a sum it follows the longer branch, at a product the one that is scaled. Where three or more
+    branches are joined none of them is the main one, and the join stands below the split.
+
+    Args:
+        edges: (from, to), as of `lay_out`.
+        scaled: the nodes that multiply their first input.
+    """
+    before: dict[int, list[int]] = {}
+    for start, end in edges:
+        before.setdefault(end, []).append(start)
+    last = max(before, default=-1)
+    length: dict[int, int] = {}
+    for node in range(last + 1):
+        length[node] = 1 + max((length[other] for other in before.get(node, [])), default=0)
+    found = {}
+    node = last
+    while above := before.get(node):
+        if len(above) > 2:
+            found[node] = _split(node, before)
+        else:
+            found[node] = above[0] if node in scaled else max(above, key=length.__getitem__)
+        node = found[node]
+    return found
+
+
+def _split(join: int, before: Mapping[int, list[int]]) -> int:
+    """The last node through which every way to ``join`` leads; the first one of all otherwise."""
+    ways: dict[int, set[int]] = {}
+    for node in range(join + 1):
+        above = [ways[other] for other in before.get(node, [])]
+        ways[node] = {node} | (set.intersection(*above) if above else set())
+    return max(ways[join] - {join}, default=0)
 
 
 def _passage(start, end, rank, lane_of, lanes, before, after) -> int:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from xml.sax.saxutils import escape
 
-from kzoo.report.layout import Layout, lay_out
+from kzoo.report.layout import Layout, lay_out, spine
 from kzoo.report.structure import (
     SIGNS,
     Block,
@@ -21,27 +20,8 @@ from kzoo.report.structure import (
     span,
     tags,
 )
+from kzoo.report.svg import curve, document, escaped, text_width, tooltip
 from kzoo.report.table import scaled
-
-# (light, dark); the strides' are near Okabe and Ito's, which any colour blindness tells apart.
-COLOURS = {
-    "ink": ("#1b2733", "#e6edf3"),
-    "faint": ("#5d6b78", "#9aa7b4"),
-    "line": ("#6b7885", "#8b98a5"),
-    "paper": ("#ffffff", "#0d1117"),
-    "box": ("#ffffff", "#161d26"),
-    "pill": ("#e9edf1", "#2b3541"),
-    "track": ("#e6eaee", "#252e39"),
-    "s1": ("#8a96a3", "#8a96a3"),
-    "s2": ("#56b4e9", "#56b4e9"),
-    "s4": ("#0072b2", "#3d9be0"),
-    "s8": ("#009e73", "#1fb58c"),
-    "s16": ("#d98c00", "#e69f00"),
-    "s32": ("#d55e00", "#ee7a2b"),
-    "s64": ("#cc79a7", "#cc79a7"),
-    "s0": ("#6d5fa8", "#9488d1"),
-}
-"""s0 is for what is no image any more."""
 
 HIGH, GAP, PAD = 23.0, 14.0, 13.0
 """Of a box; between two below each other; between a block's frame and its boxes."""
@@ -67,16 +47,8 @@ def network_svg(table: Sequence[Mapping], title: str) -> str:
     return _Drawing(blocks, table, title).svg()
 
 
-NARROW = dict.fromkeys("iljtf.,:;|!'I ()[]/", 0.25) | dict.fromkeys("mwMW@%", 0.85)
-
-
-def _text_width(text: str, size: float) -> float:
-    """About that of Helvetica, on the wide side."""
-    return size * sum(NARROW.get(c, 0.7 if c.isupper() else 0.58) for c in text)
-
-
 def _pill_width(tag: tuple[str, str]) -> float:
-    return _text_width(tag[0], 8.5) + 9
+    return text_width(tag[0], 8.5) + 9
 
 
 def _width(node: Node) -> float:
@@ -84,7 +56,7 @@ def _width(node: Node) -> float:
     pills = sum(_pill_width(tag) + 4 for tag in (*leading, *trailing))
     if node.kind in SIGNS:
         return 2 * (11 + pills) if pills else 22.0
-    text = _text_width(label(node), 11)
+    text = text_width(label(node), 11)
     return text + pills + 18 if text else pills + 8
 
 
@@ -137,28 +109,13 @@ class _Drawing:
                 folded = 8 if len(self.inside[i - 1].block.members) > 1 else 0
                 x = self.axis + self.inside[i - 1].exit
                 end = self.axis + inside.port_xs[0], tops[i] - 1
-                bend = self._curve([(x, bottoms[i - 1] + folded), end])
+                bend = curve([(x, bottoms[i - 1] + folded), end])
                 self.parts.append(f'<path class="wire" marker-end="url(#tip)" d="{bend}"/>')
         for source, target, port, lane in self.skips:
             self._skip(bottoms[source], tops[target], self.inside[target], port, lane)
         height = y + 34
         self._legend(height - 30)
-        head = self._head()
-        return "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width:.0f}" '
-                f'height="{height:.0f}" viewBox="0 0 {self.width:.0f} {height:.0f}" role="img">',
-                f"<title>{escape(self.title)}</title>",
-                f"<style>{_style()}</style>",
-                '<defs><marker id="tip" viewBox="0 0 8 8" refX="6.5" refY="4" markerWidth="7" '
-                'markerHeight="7" orient="auto"><path class="tip" d="M0 .8 7 4 0 7.2z"/></marker>'
-                "</defs>",
-                f'<rect class="paper" width="{self.width:.0f}" height="{height:.0f}"/>',
-                *head,
-                *self.parts,
-                "</svg>\n",
-            ]
-        )
+        return document(self.title, self.width, height, [*self._head(), *self.parts])
 
     def _head(self) -> list[str]:
         params = sum(row["params"] for row in self.table)
@@ -166,8 +123,8 @@ class _Drawing:
         said = f"{scaled(params)} parameters · {scaled(self.macs)} MACs · input {dimensions(image)}"
         side = self.far + 22
         return [
-            f'<text class="ink title" x="24" y="38">{escape(self.title)}</text>',
-            f'<text class="faint sub" x="24" y="58">{escape(said)}</text>',
+            f'<text class="ink title" x="24" y="38">{escaped(self.title)}</text>',
+            f'<text class="faint sub" x="24" y="58">{escaped(said)}</text>',
             f'<text class="faint column" x="{side:.1f}" y="80">output</text>',
             f'<text class="faint column" x="{side + PARAMS:.1f}" y="80">parameters</text>',
             f'<text class="faint column" x="{side + MACS:.1f}" y="80">MACs</text>',
@@ -188,7 +145,7 @@ class _Drawing:
             self.parts.append(
                 f'<rect class="{colour}" x="24" y="{top:.1f}" width="20" height="{high:.1f}" '
                 f'rx="5"/><text class="band" transform="translate(38 {top + high / 2:.1f}) '
-                f'rotate(-90)">{escape(said) if high > 34 else ""}</text>'
+                f'rotate(-90)">{escaped(said) if high > 34 else ""}</text>'
             )
             start = i
 
@@ -214,7 +171,7 @@ class _Drawing:
         )
         name = block.name if count == 1 else f"{block.name} … {block.members[-1].name}"
         self.parts.append("<g>")
-        self._title(f"{name}\n{params:,} parameters\n{self._share(macs)}")
+        self.parts.append(tooltip(f"{name}\n{params:,} parameters\n{self._share(macs)}"))
         for shift in (8, 4) if count > 1 else ():
             self.parts.append(
                 f'<rect class="box {colour}-edge stack" x="{self.edge + shift:.1f}" '
@@ -227,7 +184,7 @@ class _Drawing:
         self.parts.append("</g>")
         if count > 1:
             text = f"× {count}"
-            half = _text_width(text, 11.5) / 2 + 8
+            half = text_width(text, 11.5) / 2 + 8
             x = self.far - half - 8
             self.parts.append(
                 f'<rect class="{colour}" x="{x - half:.1f}" y="{top - 9:.1f}" '
@@ -241,30 +198,15 @@ class _Drawing:
 
     def _wires(self, inside: _Inside, top: float) -> None:
         for points in inside.wires:
-            path = self._curve([(self.axis + x, top + y) for x, y in points])
+            path = curve([(self.axis + x, top + y) for x, y in points])
             self.parts.append(f'<path class="wire" d="{path}"/>')
-
-    def _curve(self, points: Sequence[tuple[float, float]]) -> str:
-        """Down from point to point: straight, or in an S where x changes."""
-        (x, y), *others = points
-        path = [f"M{x:.1f} {y:.1f}"]
-        for right, down in others:
-            if abs(right - x) < 0.5:
-                path.append(f"V{down:.1f}")
-            else:
-                middle = (y + down) / 2
-                path.append(
-                    f"C{x:.1f} {middle:.1f} {right:.1f} {middle:.1f} {right:.1f} {down:.1f}"
-                )
-            x, y = right, down
-        return " ".join(path)
 
     def _node(self, node: Node, x: float, y: float, colour: str) -> None:
         leading, trailing = tags(node)
         width, text = _width(node), label(node)
         self.parts.append("<g>")
         others = [other.main for other in node.alike[1:] if other.main]
-        self._title("\n".join(self._told(row) for row in (*node.rows, *others)))
+        self.parts.append(tooltip("\n".join(self._told(row) for row in (*node.rows, *others))))
         if node.kind in SIGNS:
             self.parts.append(
                 f'<circle class="box {colour}-edge" cx="{x:.1f}" cy="{y:.1f}" r="10"/>'
@@ -281,10 +223,10 @@ class _Drawing:
                 self.parts.append(f'<rect class="{colour}-full" {box}/>')
             at = x - width / 2 + (9 if text else 6)
             at = self._pills(leading, at, y)
-            wide = _text_width(text, 11)
+            wide = text_width(text, 11)
             self.parts.append(
                 f'<text class="ink label" x="{at + wide / 2:.1f}" y="{y + 4:.1f}">'
-                f"{escape(text)}</text>"
+                f"{escaped(text)}</text>"
             )
             self._pills(trailing, at + wide + (4 if text else 0), y)
         self.parts.append("</g>")
@@ -295,7 +237,7 @@ class _Drawing:
             self.parts.append(
                 f'<rect class="pill {tag[1]}" x="{x:.1f}" y="{y - 7.5:.1f}" width="{wide:.1f}" '
                 f'height="15" rx="7.5"/><text class="ink tag" x="{x + wide / 2:.1f}" '
-                f'y="{y + 3:.1f}">{escape(tag[0])}</text>'
+                f'y="{y + 3:.1f}">{escaped(tag[0])}</text>'
             )
             x += wide + 4
         return x
@@ -311,19 +253,19 @@ class _Drawing:
         share = macs / self.macs
         y += 4
         self.parts.append(
-            f'<text class="faint name" x="{x:.1f}" y="{y - 12:.1f}">{escape(name)}</text>'
+            f'<text class="faint name" x="{x:.1f}" y="{y - 12:.1f}">{escaped(name)}</text>'
             f'<text class="ink figure" x="{x:.1f}" y="{y + 4:.1f}">{shape}</text>'
             f'<text class="ink figure" x="{x + PARAMS:.1f}" y="{y + 4:.1f}">'
             f"{scaled(params) if params else '–'}</text>"
         )
         if macs:
             self.parts.append(
-                f"<g><title>{escape(self._share(macs))}</title>"
+                f"<g>{tooltip(self._share(macs))}"
                 f'<rect class="track" x="{x + MACS:.1f}" y="{y + 8:.1f}" width="46" height="3" '
                 f'rx="1.5"/><rect class="{colour}" x="{x + MACS:.1f}" y="{y + 8:.1f}" '
                 f'width="{max(0.8, 46 * share):.1f}" height="3" rx="1.5"/>'
                 f'<text class="ink figure" x="{x + MACS:.1f}" y="{y + 4:.1f}">'
-                f"{escape(_percent(share))}</text></g>"
+                f"{escaped(_percent(share))}</text></g>"
             )
 
     def _skip(self, bottom: float, top: float, inside: _Inside, port: int, lane: int) -> None:
@@ -346,10 +288,7 @@ class _Drawing:
                 f'<rect class="{colour}" x="{x:.1f}" y="{y - 9:.1f}" width="10" height="10" '
                 f'rx="2.5"/><text class="faint key" x="{x + 15:.1f}" y="{y:.1f}">{said}</text>'
             )
-            x += 32 + _text_width(said, 10)
-
-    def _title(self, text: str) -> None:
-        self.parts.append(f"<title>{escape(text)}</title>")
+            x += 32 + text_width(said, 10)
 
     def _told(self, row: Mapping) -> str:
         told = f"{row['name']}: {row['kind']}, {dimensions(row['shape'])}"
@@ -378,7 +317,8 @@ class _Inside:
                 start = self.ports.index(given) if isinstance(given, str) else count + given
                 edges.append((start, count + i))
         last = count + len(nodes) - 1
-        for node, above in _spine(last, edges, nodes, count):
+        products = {count + i for i, node in enumerate(nodes) if node.kind == "Multiply"}
+        for node, above in spine(edges, products).items():
             straight[node] = above
         # Rounded up, blocks that differ in a digit alone are laid out once.
         rounded = tuple(10.0 * math.ceil(width / 10) for width in widths)
@@ -436,74 +376,7 @@ class _Inside:
         return points[:-1]
 
 
-def _spine(last: int, edges: list, nodes: list[Node], count: int) -> list[tuple[int, int]]:
-    """(node, the one above) of the main path, from the end up.
-
-    At a sum it follows the longer branch, at a product the one that is scaled. Where three or more
-    branches are joined none of them is the main one, and the join stands below the split.
-    """
-    before: dict[int, list[int]] = {}
-    for start, end in edges:
-        before.setdefault(end, []).append(start)
-    length: dict[int, int] = {}
-    for node in range(count + len(nodes)):
-        length[node] = 1 + max((length[other] for other in before.get(node, [])), default=0)
-    found = []
-    node = last
-    while before.get(node):
-        above = before[node]
-        kind = nodes[node - count].kind
-        if len(above) > 2:
-            found.append((node, _split(node, before)))
-            node = found[-1][1]
-            continue
-        chosen = above[0] if kind == "Multiply" else max(above, key=length.__getitem__)
-        found.append((node, chosen))
-        node = chosen
-    return found
-
-
-def _split(join: int, before: Mapping[int, list[int]]) -> int:
-    """The last node through which every way to ``join`` leads; the first one of all otherwise."""
-    ways: dict[int, set[int]] = {}
-    for node in range(join + 1):
-        above = [ways[other] for other in before.get(node, [])]
-        ways[node] = {node} | (set.intersection(*above) if above else set())
-    return max(ways[join] - {join}, default=0)
-
-
 def _percent(share: float) -> str:
     if share < 0.0005:
         return "< 0.1 %"
     return f"{100 * share:.{0 if share > 0.0995 else 1}f} %"
-
-
-def _style() -> str:
-    def rules(mode: int) -> str:
-        css = []
-        for name, colours in COLOURS.items():
-            colour = colours[mode]
-            if name in ("ink", "faint", "paper", "box", "pill", "track"):
-                css.append(f".{name}{{fill:{colour}}}")
-            elif name == "line":
-                css.append(f".wire{{stroke:{colour}}} .tip{{fill:{colour}}}")
-            else:
-                css.append(
-                    f".{name}{{fill:{colour}}} .{name}-edge{{stroke:{colour}}} "
-                    f".{name}-tint{{fill:{colour};fill-opacity:{(0.07, 0.10)[mode]}}} "
-                    f".{name}-full{{fill:{colour};fill-opacity:{(0.20, 0.30)[mode]}}}"
-                )
-        return "\n".join(css)
-
-    return f"""
-text{{font-family:"Helvetica Neue",Helvetica,Arial,"Liberation Sans",sans-serif}}
-.title{{font-size:20px;font-weight:600}} .sub{{font-size:12px}}
-.column,.name,.key{{font-size:10px}} .figure{{font-size:11px}}
-.label{{font-size:11px;text-anchor:middle}} .tag{{font-size:8.5px;text-anchor:middle}}
-.sign{{font-size:14px;text-anchor:middle}}
-.band{{font-size:10.5px;font-weight:600;text-anchor:middle;fill:#fff}}
-.badge{{font-size:11.5px;font-weight:600;text-anchor:middle;fill:#fff}}
-.wire{{fill:none;stroke-width:1.3}} .stack{{stroke-opacity:.55}}
-{rules(0)}
-@media (prefers-color-scheme:dark){{{rules(1)}}}
-"""

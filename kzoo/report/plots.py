@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kzoo.files import atomic
-from kzoo.report.table import kilobytes, milliseconds
+from kzoo.report.table import kilobytes, milliseconds, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -262,9 +262,7 @@ def legible(name: str, instead: str, longest: int = 16) -> str:
     name = " ".join(name.split()) or instead
     if not all(ord(letter) in _letters() for letter in name):
         return instead
-    # Cut in the middle: long names often differ at the end alone.
-    half = longest // 2
-    return name if len(name) <= longest else f"{name[:half]}…{name[1 - half :]}"
+    return shortened(name, longest)
 
 
 @functools.cache

@@ -90,6 +90,22 @@ def blocks_of(table: Sequence[Mapping]) -> list[Block]:
     return [Block(name, _nodes(grouped[name], readers), i) for i, name in enumerate(ordered)]
 
 
+def stages_of(layers: Sequence[str]) -> list[tuple[str, int, int]]:
+    """(``stage 1``, first, last) of each run of layers of one stage; none if names do not tell."""
+    named = [BLOCK.match(layer) for layer in layers]
+    if sum(map(bool, named)) < len(layers) / 2:
+        return []
+    found: list[tuple[str, int, int]] = []
+    for number, match in enumerate(named):
+        name = match[1].split("_")[0].replace("stage", "stage ") if match else ""
+        name = name or (found[-1][0] if found else "in")
+        if found and found[-1][0] == name:
+            found[-1] = (name, found[-1][1], number)
+        else:
+            found.append((name, number, number))
+    return found
+
+
 def _place(name: str) -> tuple[int, int, int]:
     if found := re.fullmatch(r"stage(\d+)_(\d+)", name):
         return 2, int(found[1]), int(found[2])

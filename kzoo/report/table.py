@@ -230,6 +230,17 @@ def scaled(count: float) -> str:
     return f"{count:.0f}"
 
 
+def byte_size(count: int) -> str:
+    """Bytes with three significant figures: ``14.0 MB``."""
+    return f"{scaled(count)}B" if count >= 1000 else f"{count} B"
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text in so many letters. It is cut in the middle: long names often differ at the end."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[1 - half :]}"
+
+
 def duration(seconds: float) -> str:
     """``28.1`` → ``28 s``, ``4000`` → ``1 h 7 min``."""
     if seconds < 9.95:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
+
 import pytest
 
 
@@ -17,6 +19,26 @@ def test_inspect_tells_sizes_memory_and_operators(kzoo_command, lite_int8):
     (row,) = (row for row in rows if row[1:3] == ["CONV_2D", "stage1_1_conv"])
     assert "6" in row
     assert "int8" in row
+
+
+def test_the_graph_is_drawn_and_kept(kzoo_command, lite_int8, tmp_path):
+    path = tmp_path / "net.svg"
+    done = kzoo_command("inspect", lite_int8, "--graph", path)
+    assert done.returncode == 0, done.stderr
+    assert "stage1_1_conv" not in done.stdout.split("peak memory")[1].split("\n", 1)[1]
+    svg = ElementTree.parse(path).getroot()
+    told = "\n".join(each.text for each in svg.iter("{http://www.w3.org/2000/svg}text"))
+    for said in ("CONV_2D 5×5", "stage1_1_conv", "FULLY_CONNECTED", "1×10", "uint8", "peak"):
+        assert said in told, said
+    for arguments, said in (
+        ([lite_int8, "--graph", path], "--force"),
+        ([lite_int8, "--graph", tmp_path / "net.png"], "written as .svg"),
+        ([tmp_path / "none.tflite", "--graph", tmp_path / "none.svg"], "none.tflite"),
+    ):
+        done = kzoo_command("inspect", *arguments)
+        assert done.returncode in (2, 3), done.stderr
+        assert said in done.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["net.svg"]
 
 
 def test_diff_ends_with_0_whether_files_differ_or_not(kzoo_command, lite_float, lite_int8):

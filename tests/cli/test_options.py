@@ -43,10 +43,10 @@ DIFFERENCES = {
     "sensitivity": (OF_DATA | {"output", "force"}, {"data_options"}),
     "evaluate": (OF_DATA | {"output", "force"}, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
-    "localize": ({*OF_DATA, "fix", "force"}, {"data_options"}),
+    "localize": ({*OF_DATA, "fix", "html", "force"}, {"data_options"}),
     "lint": ({"gate"}, set()),
     # A person can wait for all sizes.
-    "inspect": (set(), {"packed"}),
+    "inspect": ({"graph", "force"}, {"packed"}),
     "diff": (set(), set()),
     "profile": (set(), set()),
     "convert": (set(), set()),

@@ -196,13 +196,6 @@ def test_a_damaged_file_is_refused_or_answers(lite_int8, digits, tmp_path):
         assert kind.startswith("bit") or str(tmp_path) in text
 
 
-@pytest.mark.slow
-def test_many_damaged_files_are_refused_or_answer(lite_int8, lite_float, digits, tmp_path):
-    for lite in (lite_int8, lite_float):
-        found = check_damage(lite, digits, tmp_path, lambda number, _: number >= 8)
-        assert len(found) == 20
-
-
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(MissingError, match=r"gone\.tflite"):
         inspect(tmp_path / "gone.tflite")
@@ -217,3 +210,23 @@ def test_files_from_elsewhere_are_read(shared):
     assert quantized.float_islands == []
     assert quantized.bytes < plain.bytes / 3
     assert plain.notes == quantized.notes == {}
+
+
+def test_the_rows_tell_the_graph_and_the_weights(lite_float, lite_int8):
+    for path, dtype in ((lite_float, "float32"), (lite_int8, "int8")):
+        rows = inspect(path, tensors=True, packed=False).tensors
+        assert [row["inputs"] for row in rows] == [[i - 1] for i in range(len(rows))]
+        kernels = [row for row in rows if row["weight_dtype"] == dtype and row["weight_shape"][1:]]
+        shapes = [[6, 5, 5, 1], [16, 5, 5, 6], [120, 400], [84, 120], [10, 84]]
+        assert [each["weight_shape"] for each in kernels if each["operator"] != "MUL"] == shapes
+        for row in rows:
+            assert bool(row["weight_bytes"]) == bool(row["weight_dtype"])
+
+
+def test_a_branch_is_told_by_the_operators_it_comes_from(tmp_path):
+    path = tmp_path / "branch.tflite"
+    tensors = [([1, 4], "float32", None) for _ in range(5)] + [([4], "float32", bytes(16))]
+    path.write_bytes(made(tensors, [([0, 5], [1]), ([1, 0], [2]), ([2, 1], [3])], [0], [3]))
+    rows = inspect(path, tensors=True).tensors
+    assert [row["inputs"] for row in rows] == [[-1], [0, -1], [1, 0]]
+    assert [row["weight_shape"] for row in rows] == [[4], [], []]
