@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kzoo.child import blame, call
 from kzoo.files import gzip_size, sha256
-from kzoo.lite.tflite_file import blaming_file, tflite_file
+from kzoo.lite.tflite_file import tflite_file
 
 KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
@@ -46,9 +46,9 @@ class Contents:
         tensors: a row for each operator in order: ``index``, ``operator``, ``layer``, and of its
             first output ``shape``, ``dtype``, ``scale``, ``zero_point`` (of the first channel, None
             if not quantized); ``inputs``, the operators whose outputs it reads, -1 for what the
-            file takes; ``weight_bytes``, of the constants it reads, and ``weight_dtype`` and
-            ``weight_shape`` of that of most values ("" and empty if there is none); ``live_bytes``, of
-            the tensors alive while it runs. Empty if not asked for.
+            file takes; ``weight_bytes``, of the constants it reads, and of that of most values
+            ``weight_dtype`` and ``weight_shape`` ("" and empty if there is none); ``live_bytes``,
+            of the tensors alive while it runs. Empty if not asked for.
     """
 
     file: str
@@ -96,7 +96,6 @@ def inspect(file: str | os.PathLike, *, tensors: bool = False, packed: bool = Tr
         )
 
 
-@blaming_file
 def read(file: str, tensors: bool, packed: bool) -> dict:
     """In the child: the fields of `Contents`."""
     from kzoo.lite import flatbuffer
