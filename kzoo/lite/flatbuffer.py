@@ -151,10 +151,19 @@ def graph_input(data: bytes) -> int:
 
 
 def notes(model: schema.ModelT) -> dict:
-    """The notes that `finish` left; empty for a file from elsewhere."""
+    """The notes that `finish` left; empty for a file from elsewhere.
+
+    Anybody may have written them: what is no mapping, and class names that are no texts, are none.
+    """
     for entry in model.metadata or []:
         if entry.name == NOTES.encode():
-            return json.loads(bytes(model.buffers[entry.buffer].data))
+            found = json.loads(bytes(model.buffers[entry.buffer].data))
+            if not isinstance(found, dict):
+                return {}
+            classes = found.get("classes", [])
+            if not (isinstance(classes, list) and all(isinstance(each, str) for each in classes)):
+                del found["classes"]
+            return found
     return {}
 
 

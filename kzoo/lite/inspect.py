@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kzoo.child import blame, call
 from kzoo.files import gzip_size, sha256
-from kzoo.lite.tflite_file import tflite_file
+from kzoo.lite.tflite_file import blaming_file, tflite_file
 
 KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
@@ -96,6 +96,7 @@ def inspect(file: str | os.PathLike, *, tensors: bool = False, packed: bool = Tr
         )
 
 
+@blaming_file
 def read(file: str, tensors: bool, packed: bool) -> dict:
     """In the child: the fields of `Contents`."""
     from kzoo.lite import flatbuffer

@@ -13,7 +13,7 @@ from string import Template
 from kzoo.child import blame, call
 from kzoo.errors import BadInputError, UsageError, one_of
 from kzoo.files import new_output, write_bytes
-from kzoo.lite.tflite_file import tflite_file
+from kzoo.lite.tflite_file import blaming_file, tflite_file
 
 LANGUAGES = ("python", "kotlin", "c")
 LITERT = "2.3.0"
@@ -116,6 +116,7 @@ def snippet(
     )
 
 
+@blaming_file
 def describe(file: str) -> dict:
     """In the child: what a program has to know of a file.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from kzoo.errors import BadInputError, MissingError
+from kzoo.errors import BadInputError, KzooError, MissingError
 from kzoo.files import existing
 
 IDENTIFIER = b"TFL3"
@@ -30,6 +32,26 @@ def tflite_file(path: str | os.PathLike) -> Path:
     if head[4:8] != IDENTIFIER:
         raise BadInputError(f"{str(path)!r} is not a .tflite file: {_looks_like(head)}")
     return path
+
+
+def blaming_file(function: Callable) -> Callable:
+    """Decorates a child's function of a ``file``: its failures become BadInputErrors.
+
+    Any number in a damaged file may point anywhere, and so any line may fail on it.
+    """
+
+    @functools.wraps(function)
+    def parsing(file: str, **arguments: object) -> object:
+        try:
+            return function(file, **arguments)
+        except (KzooError, OSError, ImportError):
+            raise
+        except Exception as error:
+            raise BadInputError(
+                f"{file} is a damaged .tflite file ({type(error).__name__}: {error})"
+            ) from error
+
+    return parsing
 
 
 def _looks_like(head: bytes) -> str:
