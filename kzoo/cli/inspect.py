@@ -59,6 +59,7 @@ def command(file, tensors, graph, force, as_json) -> None:
             ("minimum runtime", record["min_runtime"]),
             ("notes", _counts(notes)),
             ("metadata", _counts(record["metadata"])),
+            ("written", graph),
         ]
     )
     show(record, f"{text}\n\n{_operators(record['tensors'])}" if tensors else text, as_json)

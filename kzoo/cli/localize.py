@@ -112,7 +112,8 @@ def _text(record: dict, fix: str | None) -> str:
         (f"{number + 1}", f"{found['layer']}: {found['cause']}. {found['text']}. {found['cure']}")
         for number, found in enumerate(record["findings"][:5])
     ]
-    text = f"{table(head, cells)}\n\n{pairs(whole + (said or [('found', 'nothing')]))}"
+    page = [("page", record.get("html"))]
+    text = f"{table(head, cells)}\n\n{pairs(whole + (said or [('found', 'nothing')]) + page)}"
     if fix is None:
         return text
     end = f"written  {fix}" if record["tried"][-1]["written"] else "no cure is enough: kzoo qat"

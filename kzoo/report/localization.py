@@ -17,6 +17,8 @@ MOST_DB = 60.0
 """Decibels that fill a bar: of 8 bits no tensor has more by much."""
 MOST_RATIO = 64.0
 """Times the median channel that fills a bar, at least."""
+APART = 0.06
+"""Of two numbers side by side, as a share of the strip's width on a phone."""
 LEAST_CLIPPED = 0.01
 """Share of clipped values that fills a bar, at least."""
 
@@ -115,6 +117,7 @@ def _rows(record: Mapping) -> list[dict]:
                 "tensor": row["tensor"],
                 "float": row["float"],
                 "findings": numbers.get(row["tensor"], []),
+                "level": 0,
                 "told": _told(row),
                 "alone": cell(cost, nats(cost or 0), (cost or 0) / full),
                 "without": cell(without, nats(without or 0), (without or 0) / left),
@@ -127,7 +130,18 @@ def _rows(record: Mapping) -> list[dict]:
                 ),
             }
         )
+    _apart(found)
     return found
+
+
+def _apart(rows: list[dict]) -> None:
+    """Sets the level of each finding's number above its bar: those side by side would overlap."""
+    last: list[int] = []  # where the last number of every level stands
+    for number, row in enumerate(rows):
+        if row["findings"]:
+            free = (i for i, place in enumerate(last) if number - place > APART * len(rows))
+            row["level"] = next(free, len(last))
+            last[row["level"] : row["level"] + 1] = [number]
 
 
 def _told(row: Mapping) -> str:

@@ -41,6 +41,21 @@ def test_the_graph_is_drawn_and_kept(kzoo_command, lite_int8, tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["net.svg"]
 
 
+def test_a_graph_of_hostile_names_is_harmless(kzoo_command, lite_int8, tmp_path):
+    from kzoo.lite import flatbuffer
+
+    model = flatbuffer.parse(lite_int8.read_bytes())
+    for number, tensor in enumerate(model.subgraphs[0].tensors):
+        tensor.name = f"<script>alert({number})</script>\x1b\x00&\"'".encode()
+    file, path = tmp_path / "<b>.tflite", tmp_path / "net.svg"
+    file.write_bytes(flatbuffer.serialize(model))
+    done = kzoo_command("inspect", file, "--graph", path)
+    assert done.returncode == 0, done.stderr
+    assert b"<script" not in path.read_bytes()
+    tags = {each.tag.rpartition("}")[2] for each in ElementTree.parse(path).getroot().iter()}
+    assert tags <= {"svg", "title", "style", "defs", "marker", "path", "rect", "text", "g"}
+
+
 def test_diff_ends_with_0_whether_files_differ_or_not(kzoo_command, lite_float, lite_int8):
     done = kzoo_command("diff", lite_int8, lite_int8)
     assert (done.returncode, done.stdout.strip()) == (0, "the same to the byte")

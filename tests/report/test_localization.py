@@ -163,6 +163,15 @@ def test_without_rounding_alone_there_is_no_column_of_it(tmp_path):
     assert "No operator stands out" in text
 
 
+def test_numbers_above_the_strip_do_not_overlap(tmp_path):
+    found = record(100)
+    (one,) = found["findings"]
+    found["findings"] = [{**one, "tensor": f"t{i}"} for i in (50, 51, 52, 90)]
+    levels = re.findall(r'<b style="top:(-\d+)px">(\d)</b>', page(tmp_path, found))
+    assert levels == [("-22", "1"), ("-42", "2"), ("-62", "3"), ("-22", "4")]
+    assert "--levels:2" in page(tmp_path, found)
+
+
 def test_400_operators_weigh_little(tmp_path):
     text = page(tmp_path, record(400))
     assert len(re.findall(r'<tr id="op-', text)) == 400
