@@ -155,16 +155,14 @@ def _found(findings: list[dict]) -> str:
 def _kernels(rows: dict[str, dict]) -> str:
     from kzoo.lite.interpret import RUNS
 
-    told = [
-        (RUNS[name], row["refused"], "", "")
-        if "refused" in row
-        else (
-            RUNS[name],
-            f"{100 * row['agreement']:.1f} %",
-            f"{row['max_difference']:.2g}",
-            "" if row["max_steps"] is None else row["max_steps"],
-        )
-        for name, row in rows.items()
-    ]
-    head = ("against XNNPACK, one thread", "same top-1", "largest difference", "steps")
-    return table(head, told) if told else ""
+    told, refused = [], []
+    for name, row in rows.items():
+        if "refused" in row:
+            refused.append((RUNS[name], row["refused"]))
+            continue
+        steps = "" if row["max_steps"] is None else f", {row['max_steps']} steps"
+        difference = f"{row['max_difference']:.2g}{steps}"
+        told.append((RUNS[name], f"{100 * row['agreement']:.1f} %", difference))
+    head = ("against XNNPACK, one thread", "same top-1", "largest difference")
+    parts = [table(head, told) if told else "", pairs(refused) if refused else ""]
+    return "\n\n".join(filter(None, parts))

@@ -261,7 +261,11 @@ def _failures(
         failures.append(f"top-1 agreement {agreement:.4f} is below {least:g}")
     drop = 100 * (evaluations[0].accuracy - evaluations[1].accuracy)
     if most is not None and drop > most:
-        failures.append(f"accuracy drops by {drop:.2f} points, {most:g} are allowed")
+        count = evaluations[0].count
+        failures.append(
+            f"accuracy drops by {drop:.2f} points ({drop / 100 * count:.0f} of {count} images), "
+            f"{most:g} are allowed"
+        )
     allowed, islands = gates.get("max_float_ops"), contents.float_islands
     if allowed is not None and not contents.integer_kernels:
         failures.append("no convolution or dense layer computes in integers: no quantized file")

@@ -59,7 +59,12 @@ OF_TUNING = {"model", "data", "phases", "seed", "output", "training"}
             kzoo.quantize,
             {"model", "output", "calibrate", "head", "seed", "recipe"},
         ),
-        (schema.CheckConfig, kzoo.check, {"file", "against", "data", "split", "kernels"}),
+        # A config names its gates one by one, and its networks are Keras'.
+        (
+            schema.CheckConfig,
+            kzoo.check,
+            {"file", "against", "data", "split", "kernels", "gate", "normalize"},
+        ),
         (schema.ProfileConfig, kzoo.profile, {"model", "target"}),
     ],
 )
