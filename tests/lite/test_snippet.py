@@ -254,7 +254,7 @@ fun main(arguments: Array<String>) {
 def test_the_class_in_kotlin_compiles_and_sees_the_same_pixels(place, photos, tmp_path):
     """On the JVM, against stubs: no part of Android, and no model, runs here."""
     if not (shutil.which("kotlinc") and shutil.which("java")):
-        pytest.skip("needs kotlinc and java")
+        pytest.skip("needs kotlinc, which the npm package kotlin-compiler has, and java")
     for name, text in STUBS.items():
         (tmp_path / name).write_text(text)
     for kind in KINDS:
