@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kzoo.cli.terminal import (
+    Size,
     bar,
     byte_size,
     force_option,
@@ -56,6 +57,24 @@ normalize_option = click.option(
 )
 
 
+frame_option = click.option(
+    "--frame",
+    type=Size(),
+    metavar="HxW",
+    help="Take a camera's images of this size, and cut out and scale the middle in the file.",
+)
+
+
+def with_share(record: dict, progress) -> dict:
+    """A conversion's record with what preparing pixels costs on this machine, if there is any."""
+    from kzoo.measure.cost import preprocessing_share
+
+    if record["preprocessing"]:
+        share = preprocessing_share(record["output"], progress)
+        record["preprocessing"]["latency_share"] = round(share, 4)
+    return record
+
+
 def conversion_text(record: dict) -> str:
     """A conversion's record in words."""
     if record["tried"]:
@@ -77,6 +96,7 @@ def conversion_text(record: dict) -> str:
             ),
             ("prepared by", _prepared(record["prepared"])),
             ("calibrated", _calibrated(record["calibration"])),
+            ("pixels by", _preprocessing(record["preprocessing"])),
             (
                 "float operators",
                 (", ".join(islands) or "none") if contents["integer_kernels"] else None,
@@ -88,6 +108,14 @@ def conversion_text(record: dict) -> str:
             ),
         ]
     )
+
+
+def _preprocessing(told: dict) -> str:
+    """``MUL, ADD: 3.1 % of the latency on this machine``"""
+    if not told:
+        return ""
+    share = f"{100 * told['latency_share']:.1f} % of the latency on this machine, one thread"
+    return f"{', '.join(told['operators'])}: {share}"
 
 
 def trials_text(tried: list[dict]) -> str:
@@ -133,6 +161,7 @@ def _prepared(told: dict) -> str:
 @io_option
 @head_option
 @normalize_option
+@frame_option
 @force_option
 @json_option
 def command(model, output, force, as_json, **options) -> None:
@@ -151,5 +180,6 @@ def command(model, output, force, as_json, **options) -> None:
         new_output(written, force=force)
     with bar() as progress:
         record = convert(model, output, force=force, progress=progress, **options).to_dict()
+        record = with_share(record, progress)
     keep_record("convert", output, record)
     show(record, conversion_text(record), as_json)

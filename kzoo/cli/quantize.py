@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
-from kzoo.cli.convert import conversion_text, head_option, normalize_option
+from kzoo.cli.convert import (
+    conversion_text,
+    frame_option,
+    head_option,
+    normalize_option,
+    with_share,
+)
 from kzoo.cli.terminal import (
     bar,
     complete_data,
@@ -69,6 +75,7 @@ from kzoo.lite.recipes import IO, MIXED, RANGES, RECIPES, WITH_IO
 @click.option("--io", type=click.Choice(IO), help="Dtype of the pixels.  [default: uint8]")
 @head_option
 @normalize_option
+@frame_option
 @data_options
 @seed_option
 @force_option
@@ -98,5 +105,6 @@ def command(model, output, force, as_json, **options) -> None:
         new_output(written, force=force)
     with bar() as progress:
         record = quantize(model, output, force=force, progress=progress, **options).to_dict()
+        record = with_share(record, progress)
     keep_record("quantize", output, record)
     show(record, conversion_text(record), as_json)

@@ -46,6 +46,8 @@ class Conversion:
         prepared: what was done to the network before, in this order, see `kzoo.quantize`.
         calibration: ``{"ranges", "images", "moved"}``, see `kzoo.lite.calibration.calibrated`, or
             empty where no activation is a whole number.
+        preprocessing: the operators that prepare pixels before the network's first, if any:
+            ``{"operators"}``.
         tried: of a choice between several files a row each, see `kzoo.lite.trials.Trial`.
     """
 
@@ -58,6 +60,7 @@ class Conversion:
     seconds: float
     prepared: dict = field(default_factory=dict)
     calibration: dict = field(default_factory=dict)
+    preprocessing: dict = field(default_factory=dict)
     tried: list[dict] = field(default_factory=list)
 
     def to_dict(self) -> dict:
@@ -72,6 +75,7 @@ def convert(
     io: str = "uint8",
     head: str = "probabilities",
     normalize: Sequence[Sequence[float]] | None = None,
+    frame: tuple[int, int] | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Conversion:
@@ -85,6 +89,8 @@ def convert(
             a float file is float32.
         head: "probabilities" (a softmax is added behind logits) or "logits".
         normalize: (mean, std), of a .tflite that takes (pixel - mean) / std and does not tell so.
+        frame: (height, width) of a camera's images: the file takes these, and cuts out and scales
+            the middle itself, see `kzoo.lite.pixels.with_frame`.
         force: overwrite.
         progress: called at the stages of the work.
 
@@ -97,7 +103,8 @@ def convert(
     if io not in IO:
         raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
     output = check_arguments(output, head, force)
-    return write_lite(model, output, None, io, head, None, progress, normalize=normalize)
+    options = {"normalize": normalize, "frame": frame}
+    return write_lite(model, output, None, io, head, None, progress, **options)
 
 
 def write_lite(
@@ -147,6 +154,7 @@ def write_lite(
         seconds=made["seconds"],
         prepared=told or {},
         calibration=made["calibration"],
+        preprocessing={"operators": made["preprocessing"]} if made["preprocessing"] else {},
         **compared,
     )
 
@@ -214,6 +222,11 @@ def notes_of(path: str | os.PathLike) -> dict:
 def made_from(file: str | os.PathLike, contents: Contents, model, data: Dataset) -> None:
     """Raises BadInputError where a .tflite takes other images than the model that ``data`` fit."""
     given, expected = contents.input["shape"][1:], list(data.images.shape[1:])
+    if contents.notes.get("frame"):
+        raise BadInputError(
+            f"{file} takes frames of {given}, which it scales itself: kzoo evaluate tells how good "
+            "it is, and this command takes the file that was made without --frame"
+        )
     if list(given) != expected:
         raise BadInputError(
             f"{file} takes {given} images, {shown(model)} {expected}: it was not made from this "

@@ -189,13 +189,17 @@ def add_operator_code(model: schema.ModelT, name: str) -> int:
     return len(model.operatorCodes) - 1
 
 
-def add_constant(model: schema.ModelT, name: str, values: np.ndarray) -> int:
-    """The index of a float32 tensor of constant values, which is added."""
+def add_constant(
+    model: schema.ModelT, name: str, values: Sequence[float], dtype: type = np.float32
+) -> int:
+    """The index of a tensor of constant values, float32 or int32, which is added."""
     buffer, tensor = schema.BufferT(), schema.TensorT()
-    values = np.atleast_1d(np.asarray(values, np.float32))
+    values = np.atleast_1d(np.asarray(values, dtype))
     buffer.data = values.view(np.uint8).ravel()
     model.buffers.append(buffer)
     tensor.name, tensor.shape, tensor.type = name.encode(), [*values.shape], FLOAT32
+    if dtype == np.int32:
+        tensor.type = schema.TensorType.INT32
     tensor.buffer = len(model.buffers) - 1
     graph = model.subgraphs[0]
     graph.tensors.append(tensor)

@@ -51,6 +51,7 @@ def quantize(
     io: str | None = None,
     head: str = "probabilities",
     normalize: Sequence[Sequence[float]] | None = None,
+    frame: tuple[int, int] | None = None,
     cost: Callable[[Path, Path], float] | None = None,
     seed: int = 0,
     force: bool = False,
@@ -88,6 +89,7 @@ def quantize(
         head: "probabilities" or "logits".
         normalize: (mean, std), of a .tflite that takes (pixel - mean) / std and does not tell so;
             what is written takes pixels.
+        frame: as for `kzoo.convert`.
         cost: for "mixed", the latency of a file as a share of another's that may be 1.1 at most,
             such as `kzoo.measure.cost.file_share`; None lets it take any.
         seed: of the choice of images.
@@ -104,6 +106,8 @@ def quantize(
     recipe, io = known_recipe(recipe, io)
     known_ranges(ranges)
     if budget_drop is not None or recipe == MIXED:
+        if frame:
+            raise UsageError("a choice between files compares them at the network's size: no frame")
         return _tried(
             model, output, recipe, budget_drop, cost,
             calibrate=calibrate, samples=samples, ranges=ranges, exclude=exclude,
@@ -137,7 +141,7 @@ def quantize(
                 path, model, calibrate, data_options, progress, normalize, labelled=False
             )
             images = stratified(data, samples or MOST, seed)
-        options = {"exclude": list(exclude), "normalize": normalize}
+        options = {"exclude": list(exclude), "normalize": normalize, "frame": frame}
         if static:
             options |= {"ranges": ranges, "samples": samples}
         if not changes:

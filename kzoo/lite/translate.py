@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from kzoo.compress.ranges import ranged_values
-from kzoo.lite import recipes
+from kzoo.lite import pixels, recipes
 from kzoo.lite.calibration import calibrated
-from kzoo.lite.flatbuffer import finish, graph_input, named
+from kzoo.lite.flatbuffer import finish, graph_input, named, operator, parse
 from kzoo.lite.metadata import with_metadata
 from kzoo.lite.ranges import in_one_step, learned
 from kzoo.lite.recipes import RECIPES
@@ -37,6 +37,7 @@ def translate(
     samples: int | None = None,
     exclude: Sequence[str] = (),
     normalize: Sequence[Sequence[float]] | None = None,
+    frame: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> dict:
     """Writes ``output``, and into ``work`` what is needed to compare it with ``model``.
@@ -54,6 +55,7 @@ def translate(
         ranges, samples: see `kzoo.lite.calibration.calibrated`.
         exclude: prefixes of the layers that stay float32.
         normalize: see `kzoo.lite.source.source`.
+        frame: (height, width) of the images that it takes, see `kzoo.lite.pixels.with_frame`.
         progress: called for every image.
     """
     bits = RECIPES[recipe].activations if recipe else None
@@ -85,6 +87,9 @@ def translate(
         "folded_normalization": normalization,
     }
     gives = "logits" if head == "logits" and not made_of.probabilities else "probabilities"
+    if frame:
+        data = pixels.with_frame(data, frame, notes.get("crop", 1.0))
+        notes |= {"crop": 1.0, "frame": [*frame]}
     Path(output).write_bytes(with_metadata(finish(data, gives, notes), notes))
     seconds = time.perf_counter() - started
 
@@ -93,14 +98,27 @@ def translate(
     else:
         chosen = images[:: max(1, len(images) // 32)][:32]
     kind = "images of random pixels" if images is None else "calibration images"
+    if frame:
+        chosen = np.array([_resized(image, frame) for image in chosen])
     np.save(f"{work}/images.npy", chosen)
+    if frame:
+        chosen = pixels.prepared(data, chosen)
     np.save(f"{work}/expected.npy", made_of.outputs(chosen, np.arange(len(chosen))))
     return {
         "probabilities_only": made_of.probabilities,
         "compared": f"{len(chosen)} {kind}",
         "seconds": round(seconds, 3),
         "calibration": told,
+        "preprocessing": [operator(parse(data), op) for op in pixels.front(parse(data))],
     }
+
+
+def _resized(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """uint8 (h, w, c) -> (height, width, c)."""
+    from PIL import Image
+
+    shown = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    return np.asarray(shown.resize((size[1], size[0]))).reshape(*size, image.shape[2])
 
 
 def in_float(net, recipe: str | None, io: str, head: str) -> tuple[bytes, list[float] | None, bool]:

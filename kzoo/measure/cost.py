@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from kzoo.child import call
 from kzoo.data.dataset import Dataset
 from kzoo.errors import UsageError, one_of
 from kzoo.files import gzip_size
@@ -129,6 +130,18 @@ def file_share(
         found.append(own / base)
     progress("latency", pairs, pairs)
     return median(found)
+
+
+def preprocessing_share(file: str | os.PathLike, progress: Progress = silent) -> float:
+    """The share of a .tflite's latency that goes into preparing pixels, in [0, 1].
+
+    It is measured beside the same file without these operators. 0 where there are none.
+    """
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        rest = Path(folder, "rest.tflite")
+        if not call("kzoo.lite.pixels:without_front", file=str(file), output=str(rest)):
+            return 0.0
+        return max(0.0, 1 - file_share(rest, file, progress=progress))
 
 
 def _p50(file: Path) -> float:

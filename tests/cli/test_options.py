@@ -39,7 +39,7 @@ DIFFERENCES = {
         OF_DATA | OF_A_PHASE | {"latency_of"},
         {"data_options", "engine", "cost", *OF_FINETUNE_ALONE},
     ),
-    "quantize": (OF_DATA, {"data_options"}),
+    "quantize": (OF_DATA, {"data_options", "cost"}),  # as in slim
     "sensitivity": (OF_DATA | {"output", "force"}, {"data_options"}),
     "evaluate": (OF_DATA | {"output", "force"}, {"data_options"}),
     "check": (OF_DATA, {"data_options"}),
