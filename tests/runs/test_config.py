@@ -54,10 +54,12 @@ OF_TUNING = {"model", "data", "phases", "seed", "output", "training"}
         (chain.PruneConfig, kzoo.prune, OF_TUNING),
         (chain.ClusterConfig, kzoo.cluster, OF_TUNING),
         (chain.QatConfig, kzoo.qat, OF_TUNING),
+        # A run makes int8 files of Keras networks, at the size that its images have.
         (
             schema.QuantizeConfig,
             kzoo.quantize,
-            {"model", "output", "calibrate", "head", "seed", "recipe"},
+            {"model", "output", "calibrate", "head", "seed", "recipe"}
+            | {"budget_drop", "cost", "frame", "normalize"},
         ),
         # A config names its gates one by one, and its networks are Keras'.
         (
