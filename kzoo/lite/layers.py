@@ -23,6 +23,8 @@ from kzoo.progress import Progress, silent
 
 KEPT = 4096
 """Values of a tensor that are drawn from each image for its quantiles."""
+UNEXPLAINED = 0.15
+"""A logarithm: ends that are so far from those of all variants tell nothing of the images."""
 ASIDE = ("QUANTIZE", "DEQUANTIZE", "CAST")
 """Operators that stand in one of the files only."""
 VARIANTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -257,7 +259,8 @@ def _calibration(exact, ranges, images, feed, progress) -> dict[str, float]:
 
     Of the logarithms of (seen / written), over the ends of all ranges, the standard deviation, and
     a third of the mean: more images make all ranges wider alike, other images do not. The input is
-    left out, whose range is that of pixels whatever they are, and ends that no variant moves.
+    left out, whose range is that of pixels whatever they are, ends that no variant moves, and, if
+    they are the fewer, those that no variant explains: TensorFlow's calibrator makes some too wide.
     """
     entry = int(exact.model.subgraphs[0].inputs[0])
     tensors = [index for index in ranges if index != entry]
@@ -280,8 +283,11 @@ def _calibration(exact, ranges, images, feed, progress) -> dict[str, float]:
     moved &= (written > 0.05 * every.max(0)) & (every[0] > 0)
     if moved.sum() < 4:
         return dict.fromkeys(seen, 0.0)
-    found = {}
-    for name, ends in seen.items():
-        logs = np.log(np.maximum(ends[moved], 1e-3 * written[moved]) / written[moved])
-        found[name] = round(float(np.hypot(logs.std(), logs.mean() / 3)), 4)
-    return found
+    logs = np.log(np.maximum(every[:, moved], 1e-3 * written[moved]) / written[moved])
+    explained = np.abs(logs).min(0) < UNEXPLAINED
+    if explained.mean() > 0.5:
+        logs = logs[:, explained]
+    return {
+        name: round(float(np.hypot(row.std(), row.mean() / 3)), 4)
+        for name, row in zip(seen, logs, strict=True)
+    }
