@@ -30,7 +30,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -55,7 +55,12 @@ class ChildCrashed(KzooError):
 
 
 def call(
-    function: str, *, timeout: float = 1800, progress: Progress = silent, **arguments: object
+    function: str,
+    *,
+    timeout: float = 1800,
+    progress: Progress = silent,
+    environ: Mapping[str, str] | None = None,
+    **arguments: object,
 ) -> object:
     """Runs ``"module:function"`` in a fresh child process and returns its JSON result.
 
@@ -64,6 +69,7 @@ def call(
             parameter ``progress`` gets what passes its reports on.
         timeout: seconds without an answer or a report after which the child is killed.
         progress: called as the function reports.
+        environ: variables of its environment beside this process's.
         arguments: its keyword arguments, JSON values.
 
     Raises:
@@ -71,7 +77,7 @@ def call(
         OSError: the disk is full or may not be written to; see `kzoo.files.disk_errors`.
         ChildCrashed: the child died of a signal, hung, or raised an error that is not the user's.
     """
-    worker = Worker()
+    worker = Worker(environ)
     try:
         return worker.call(function, timeout=timeout, progress=progress, **arguments)
     finally:
@@ -81,7 +87,8 @@ def call(
 class Worker:
     """A child process that answers calls one after another; it is started at the first one."""
 
-    def __init__(self) -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = environ or {}
         self._process: subprocess.Popen | None = None
         self._lock = threading.Lock()
 
@@ -155,6 +162,7 @@ class Worker:
             env={
                 "TF_CPP_MIN_LOG_LEVEL": "1",
                 **os.environ,
+                **self._environ,
                 "KERAS_BACKEND": "tensorflow",  # converts, whatever this process trains on
                 "PYTHONPATH": os.pathsep.join(_search_path()),
             },

@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.child import ChildCrashed, blame, call_shared
+from kzoo.child import ChildCrashed, blame, call, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError, nearest
 from kzoo.files import atomic, existing, new_output
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import keras
 
 IO = ("uint8", "float32")
+LARGE = 128 << 20
+"""Bytes of a network from which on memory is saved where it costs time."""
 TOLERANCE = 1e-3
 """Largest logit error of a float file, in standard deviations of the logits; 1e-6 is usual."""
 
@@ -125,8 +128,11 @@ def write_lite(
     ):
         if calibration is not None:
             np.save(f"{work}/calibration.npy", calibration)
+        # What oneDNN allocates it does not give back; it would not compute enough to be worth it.
+        large = path.stat().st_size > LARGE
+        run = partial(call, environ={"TF_ENABLE_ONEDNN_OPTS": "0"}) if large else call_shared
         try:
-            made = call_shared(
+            made = run(
                 "kzoo.lite.translate:translate",
                 model=str(path),
                 output=str(temporary),

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
@@ -21,6 +22,9 @@ KERNEL = re.compile("(?i)convolution|conv2d|depthwise|matmul|biasadd")
 """What TensorFlow's operations with a kernel are called."""
 NOTES = "kzoo"
 """The name of the metadata entry that holds class names and origin, as JSON."""
+
+APART = "kernel_apart_"
+"""What inputs are called that become constants, see `fill`."""
 
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 FLOAT32 = schema.TensorType.FLOAT32
@@ -48,7 +52,45 @@ def parse(data: bytes, name: str = "the result") -> schema.ModelT:
 
 def serialize(model: schema.ModelT) -> bytes:
     """The file's bytes."""
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return bytes(as_bytes(model))
+
+
+def as_bytes(model: schema.ModelT) -> bytearray:
+    """The file's bytes, which are nowhere else in memory."""
+    held = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
+    builder = flatbuffers.Builder(held + held // 64 + (1 << 16))  # it doubles when it is full
+    builder.Finish(model.Pack(builder), b"TFL3")
+    del builder.Bytes[: builder.Head()]
+    return builder.Bytes
+
+
+def filled(data: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:
+    """A file in which some inputs are constants."""
+    model = parse(data)
+    fill(model, kernels)
+    return serialize(model)
+
+
+def fill(model: schema.ModelT, kernels: Mapping[str, np.ndarray]) -> None:
+    """Makes some inputs of a graph constants.
+
+    Args:
+        model: changed in place.
+        kernels: float32, by the names of the inputs.
+    """
+    graph = model.subgraphs[0]
+    left = []
+    for index in map(int, graph.inputs):
+        tensor = graph.tensors[index]
+        values = kernels.get(tensor.name.decode())
+        if values is None:
+            left.append(index)
+            continue
+        buffer = schema.BufferT()
+        buffer.data = values.view(np.uint8).ravel()
+        model.buffers.append(buffer)
+        tensor.buffer, tensor.name = len(model.buffers) - 1, tensor.name + b"/kernel"
+    graph.inputs = left
 
 
 def finish(data: bytes, output_name: str, notes: dict | None = None) -> bytes:

@@ -64,7 +64,7 @@ def measure(
     io = flatbuffer.DTYPES[port.tensors[port.inputs[0]].type]
     if io not in ENCODINGS:
         raise BadInputError(f"{file} takes {io}; {', '.join(ENCODINGS)} are expected")
-    data, normalization, cast = source(model, normalize).in_float("int8", io, "probabilities")
+    data, normalization, cast, _ = source(model, normalize).in_float("int8", io, "probabilities")
     feed = feeding(normalization, cast)
     pairs = _pairs(data, rounded)
     if not pairs:

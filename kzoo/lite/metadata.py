@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Mapping
 
 import flatbuffers
 import numpy as np
@@ -20,7 +21,7 @@ from flatbuffers.number_types import Int8Flags, Uint8Flags, Uint32Flags, UOffset
 from flatbuffers.table import Table
 
 from kzoo.errors import BadInputError
-from kzoo.lite.flatbuffer import DTYPES, parse, serialize
+from kzoo.lite.flatbuffer import DTYPES, as_bytes, fill, parse
 
 ENTRY = b"TFLITE_METADATA"
 """The name of the model's metadata entry that holds it."""
@@ -101,16 +102,19 @@ neither writes nor reads is left out where it comes last in its table.
 """
 
 
-def with_metadata(data: bytes, notes: dict) -> bytes:
+def with_metadata(
+    data: bytes, notes: dict, apart: Mapping[str, np.ndarray] | None = None
+) -> bytearray:
     """The file with the standard metadata, the same bytes for the same arguments.
 
-    To be called last: `kzoo.lite.flatbuffer.serialize` drops what stands behind the flatbuffer.
+    To be called last: writing a parsed file drops what stands behind the flatbuffer.
 
     Args:
         data: a .tflite of one image to one vector with a signature, as
             `kzoo.lite.flatbuffer.finish` leaves it.
         notes: those kzoo puts into the file. Used are ``model``, ``classes``, ``quantization``,
             ``pixels`` and ``crop``, and ``version``, ``author`` and ``licence``, if there.
+        apart: large constants that are still to be put in, see `kzoo.lite.flatbuffer.fill`.
 
     Raises:
         BadInputError: ``data`` is no .tflite.
@@ -128,14 +132,30 @@ def with_metadata(data: bytes, notes: dict) -> bytes:
         model.buffers.append(schema.BufferT())
         model.metadata = [*(model.metadata or []), held]
     model.buffers[held.buffer].data = np.frombuffer(packed, np.uint8)
-    stream = io.BytesIO()
-    stream.write(serialize(model))
+    fill(model, apart or {})
+    file = as_bytes(model)
     if classes:
         # Stored, as readers map the file into memory and look into it there. Undated.
+        stream = _Behind(len(file))
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
             member = zipfile.ZipInfo(LABELS, date_time=(1980, 1, 1, 0, 0, 0))
             archive.writestr(member, "".join(f"{name}\n" for name in classes))
-    return stream.getvalue()
+        file += stream.getvalue()
+    return file
+
+
+class _Behind(io.BytesIO):
+    """A stream whose first position is that behind a file."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self._start = start
+
+    def tell(self) -> int:
+        return self._start + super().tell()
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return self._start + super().seek(position - self._start * (whence == 0), whence)
 
 
 def _described(model: schema.ModelT, notes: dict, labelled: bool) -> dict:

@@ -127,7 +127,7 @@ def with_frame(data: bytes, frame: Sequence[int], crop: float = 1.0) -> bytes:
         graph.operators.remove(turning)
         turning.outputs = [_like(model, network, frame, "frame/pixels")]
         steps = [turning, *steps]
-    graph.inputs = [_like(model, entry, frame, "frame")]
+    graph.inputs = [_like(model, entry, frame, "frame"), *graph.inputs[1:]]
     at = graph.inputs[0]
     for op in steps:
         op.inputs = [at, *op.inputs[1:]]
@@ -232,7 +232,7 @@ def prepared(data: bytes, images: np.ndarray) -> np.ndarray:
         return images
     last = int(scaled[-1].outputs[0])
     graph.operators = graph.operators[: graph.operators.index(scaled[-1]) + 1]
-    graph.outputs, model.signatureDefs = [last], []
+    graph.inputs, graph.outputs, model.signatureDefs = graph.inputs[:1], [last], []
     (found,) = infer(flatbuffer.serialize(model), images, 1)
     about, dtype = graph.tensors[last].quantization, flatbuffer.DTYPES[graph.tensors[last].type]
     if about is not None and about.scale is not None and len(about.scale):

@@ -36,8 +36,8 @@ class Source:
         classes: how many outputs.
         probabilities: whether that is all it gives, and no logits.
         in_float: ``(recipe, io, head)`` -> the float .tflite that a recipe starts from; [scale,
-            offset] of the normalization that the input's quantization is to take over, or None; and
-            whether the file casts uint8 pixels itself.
+            offset] of the normalization that the input's quantization is to take over, or None;
+            whether the file casts uint8 pixels itself; and what is still to be put into it.
         outputs: ``(images, indices)`` -> float32 (n, classes): logits, or ``probabilities``.
         net: the Keras network, or None.
     """
@@ -46,7 +46,7 @@ class Source:
     image: tuple[int, int, int]
     classes: int
     probabilities: bool
-    in_float: Callable[[str | None, str, str], tuple[bytes, list[float] | None, bool]]
+    in_float: Callable[[str | None, str, str], tuple[bytes, list[float] | None, bool, dict]]
     outputs: Callable[[np.ndarray, np.ndarray], np.ndarray]
     net: keras.Model | None = None
 
@@ -115,7 +115,7 @@ def _of_file(path: str, normalize: Sequence[Sequence[float]] | None) -> Source:
         if head == "probabilities" and not probabilities:
             found = flatbuffer.with_softmax(found)
         gives = "probabilities" if probabilities else head
-        return flatbuffer.finish(found, gives), folded, io == "uint8" and not whole
+        return flatbuffer.finish(found, gives), folded, io == "uint8" and not whole, {}
 
     def outputs(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
         return infer(bare, np.asarray(images[indices]), cores())[0]

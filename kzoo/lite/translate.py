@@ -5,6 +5,7 @@ The one user of TensorFlow.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from kzoo.compress.ranges import ranged_values
 from kzoo.lite import pixels, recipes
 from kzoo.lite.calibration import calibrated
-from kzoo.lite.flatbuffer import finish, graph_input, named, operator, parse
+from kzoo.lite.flatbuffer import APART, filled, finish, graph_input, named, operator, parse
 from kzoo.lite.metadata import with_metadata
 from kzoo.lite.ranges import in_one_step, learned
 from kzoo.lite.recipes import RECIPES
@@ -23,6 +24,9 @@ from kzoo.network.model_file import gives_probabilities
 from kzoo.progress import Progress, silent
 
 COMPARED = 8
+LARGE_KERNEL = 32 << 20
+"""Bytes from which on a dense kernel goes around the converter, which takes 18 times as much memory
+as a network's weights: into the file it is put at the end."""
 
 
 def translate(
@@ -63,7 +67,7 @@ def translate(
     made_of = source(model, normalize, rounded=learned_ranges)
     images = np.load(f"{work}/calibration.npy") if bits else None
     started = time.perf_counter()
-    data, normalization, cast = made_of.in_float(recipe, io, head)
+    data, normalization, cast, apart = made_of.in_float(recipe, io, head)
     found, told = {}, {}
     if bits:
         feed = feeding(normalization, cast)
@@ -90,7 +94,8 @@ def translate(
     if frame:
         data = pixels.with_frame(data, frame, notes.get("crop", 1.0))
         notes |= {"crop": 1.0, "frame": [*frame]}
-    Path(output).write_bytes(with_metadata(finish(data, gives, notes), notes))
+    model = parse(data)
+    prepares = [operator(model, op) for op in pixels.front(model)]
     seconds = time.perf_counter() - started
 
     if images is None:
@@ -104,12 +109,18 @@ def translate(
     if frame:
         chosen = pixels.prepared(data, chosen)
     np.save(f"{work}/expected.npy", made_of.outputs(chosen, np.arange(len(chosen))))
+    probabilities_only = made_of.probabilities
+    del made_of, model  # the file is written in the memory of the network, which has cycles
+    gc.collect()
+
+    started = time.perf_counter()
+    Path(output).write_bytes(with_metadata(finish(data, gives, notes), notes, apart))
     return {
-        "probabilities_only": made_of.probabilities,
+        "probabilities_only": probabilities_only,
         "compared": f"{len(chosen)} {kind}",
-        "seconds": round(seconds, 3),
+        "seconds": round(seconds + time.perf_counter() - started, 3),
         "calibration": told,
-        "preprocessing": [operator(parse(data), op) for op in pixels.front(parse(data))],
+        "preprocessing": prepares,
     }
 
 
@@ -121,11 +132,14 @@ def _resized(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return np.asarray(shown.resize((size[1], size[0]))).reshape(*size, image.shape[2])
 
 
-def in_float(net, recipe: str | None, io: str, head: str) -> tuple[bytes, list[float] | None, bool]:
+def in_float(
+    net, recipe: str | None, io: str, head: str
+) -> tuple[bytes, list[float] | None, bool, dict[str, np.ndarray]]:
     """The float .tflite that a recipe starts from, its tensors called by the network's layers.
 
     Returns its bytes, [scale, offset] of the normalization that the input's quantization is to
-    take over, or None, and whether the file casts uint8 pixels itself.
+    take over, or None, whether the file casts uint8 pixels itself, and, where there is no recipe,
+    what is still to be put in the place of some of its inputs, see `kzoo.lite.flatbuffer.filled`.
     """
     import tensorflow as tf
 
@@ -133,10 +147,29 @@ def in_float(net, recipe: str | None, io: str, head: str) -> tuple[bytes, list[f
     normalization = _normalization(net) if whole and io != "float32" else None
     cast = io == "uint8" and not whole
     add_softmax = head == "probabilities" and not gives_probabilities(net)
-    frozen = freeze(net, cast, add_softmax, normalization)
+    large = _large(net)
+    frozen = freeze(net, cast, add_softmax, normalization, apart=[*large.values()])
     data = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
     data = named(data, {layer.name for layer in net.layers})
-    return finish(data, _gives(net, head)), normalization, cast
+    # As a .tflite has it, (outputs, inputs).
+    kernels = {name: np.ascontiguousarray(np.asarray(d.kernel).T) for name, d in large.items()}
+    if recipe and kernels:
+        data, kernels = filled(data, kernels), {}
+    return finish(data, _gives(net, head)), normalization, cast, kernels
+
+
+def _large(net) -> dict[str, object]:
+    """The dense layers whose kernels go around the converter, by the name of their input."""
+    import keras
+
+    found = [
+        layer
+        for layer in net._flatten_layers()
+        if type(layer) is keras.layers.Dense
+        and 4 * np.prod(layer.kernel.shape, dtype=np.int64) > LARGE_KERNEL
+        and all(len(node.input_tensors[0].shape) == 2 for node in layer._inbound_nodes)
+    ]
+    return {f"{APART}{number}": layer for number, layer in enumerate(found)}
 
 
 def _gives(net, head: str) -> str:
@@ -190,12 +223,13 @@ def freeze(
     add_softmax: bool = False,
     normalization: list[float] | None = None,
     batch: int = 1,
+    apart: Sequence = (),
 ):
     """The model as a concrete function of ``batch`` images, its variables turned into constants.
 
     An unfrozen one converts without an error into a file that cannot run (VAR_HANDLE). With a
     folded normalization it starts behind ``preprocess`` and takes normalized float32; with
-    ``cast`` it takes uint8.
+    ``cast`` it takes uint8. The kernels of the dense layers ``apart`` are inputs.
     """
     import keras
     import tensorflow as tf
@@ -205,12 +239,16 @@ def freeze(
         net = keras.Model(net.get_layer("preprocess").output, net.outputs[0], name=net.name)
     shape = (batch, *net.inputs[0].shape[1:])
 
-    def forward(image):
-        found = net(tf.cast(image, tf.float32) if cast else image, training=False)
+    def forward(image, *kernels):
+        given = [(d.kernel, tf.transpose(k)) for d, k in zip(apart, kernels, strict=True)]
+        with keras.StatelessScope(state_mapping=given):
+            found = net(tf.cast(image, tf.float32) if cast else image, training=False)
         return tf.nn.softmax(found) if add_softmax else found
 
-    spec = tf.TensorSpec(shape, tf.uint8 if cast else tf.float32, name="image")
-    concrete = tf.function(forward, input_signature=[spec], autograph=False).get_concrete_function()
+    specs = [tf.TensorSpec(shape, tf.uint8 if cast else tf.float32, name="image")]
+    for number, layer in enumerate(apart):
+        specs.append(tf.TensorSpec(layer.kernel.shape[::-1], name=f"{APART}{number}"))
+    concrete = tf.function(forward, input_signature=specs, autograph=False).get_concrete_function()
     return convert_variables_to_constants_v2(concrete)
 
 

@@ -13,7 +13,7 @@ from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.learn.evaluate import softmax
 from kzoo.lite.convert import convert
 from kzoo.lite.inspect import inspect
-from kzoo.lite.interpret import lite_outputs
+from kzoo.lite.interpret import infer, lite_outputs
 from kzoo.network.model_file import load_model, save_model
 from kzoo.zoo.build import build
 
@@ -187,3 +187,30 @@ def test_auxiliary_heads_stay_behind(tmp_path):
     assert file.get_signature_list()["serving_default"]["outputs"] == ["logits"]
     shapes = [tensor["shape"].tolist() for tensor in file.get_tensor_details()]
     assert shapes.count([3, 64]) == 1  # the kernel of one head
+
+
+@pytest.mark.parametrize("recipe", [None, "dynamic", "int8"])
+@pytest.mark.parametrize("frame", [None, (64, 64)])
+def test_large_kernels_that_go_around_the_converter_arrive(
+    recipe, frame, trained, digits, tmp_path, monkeypatch
+):
+    from kzoo.lite import translate
+    from kzoo.lite.flatbuffer import APART
+
+    np.save(tmp_path / "calibration.npy", digits.images[:16])
+    given = {"recipe": recipe, "io": "uint8", "head": "probabilities", "frame": frame}
+    files = []
+    for most in (translate.LARGE_KERNEL, 1000):
+        monkeypatch.setattr(translate, "LARGE_KERNEL", most)
+        file = tmp_path / f"{most}.tflite"
+        notes = {"classes": list(digits.classes)}
+        translate.translate(str(trained), str(file), notes=notes, work=str(tmp_path), **given)
+        files.append(file)
+    images = np.load(tmp_path / "images.npy")
+    plain, around = (infer(file.read_bytes(), images, 1)[0] for file in files)
+    np.testing.assert_array_equal(plain, around)
+    assert APART.encode() in files[1].read_bytes()
+    assert APART.encode() not in files[0].read_bytes()
+    contents = [inspect(file) for file in files]
+    assert contents[0].operators == contents[1].operators
+    assert contents[1].metadata["labels"] == len(digits.classes)
