@@ -52,7 +52,7 @@ class Normalization(click.ParamType):
 normalize_option = click.option(
     "--normalize",
     type=Normalization(),
-    help="A .tflite that does not tell it takes (pixel - MEAN) / STD: 127.5/127.5 for -1 to 1, "
+    help="What a model from elsewhere takes is (pixel - MEAN) / STD: 127.5/127.5 for -1 to 1, "
     "0/255 for 0 to 1, 0/1 for pixels.",
 )
 

@@ -91,7 +91,8 @@ def convert(
         io: dtype of the input pixels, "uint8" (as a camera gives them) or "float32". The output of
             a float file is float32.
         head: "probabilities" (a softmax is added behind logits) or "logits".
-        normalize: (mean, std), of a .tflite that takes (pixel - mean) / std and does not tell so.
+        normalize: (mean, std), of a network or .tflite from elsewhere that takes
+            (pixel - mean) / std and does not tell so.
         frame: (height, width) of a camera's images: the file takes these, and cuts out and scales
             the middle itself, see `kzoo.lite.pixels.with_frame`.
         force: overwrite.

@@ -87,8 +87,8 @@ def quantize(
             Where activations are 8-bit numbers, what comes out has it too (probabilities as
             uint8 have the scale 1/256).
         head: "probabilities" or "logits".
-        normalize: (mean, std), of a .tflite that takes (pixel - mean) / std and does not tell so;
-            what is written takes pixels.
+        normalize: (mean, std), of a network or .tflite from elsewhere that takes
+            (pixel - mean) / std and does not tell so; what is written takes pixels.
         frame: as for `kzoo.convert`.
         cost: for "mixed", the latency of a file as a share of another's that may be 1.1 at most,
             such as `kzoo.measure.cost.file_share`; None lets it take any.

@@ -58,29 +58,30 @@ def source(
 
     Args:
         path: a Keras file or a float .tflite.
-        normalize: (mean, std), one number or one per channel each: a float32 .tflite that does not
-            tell it takes (pixel - mean) / std.
+        normalize: (mean, std), one number or one per channel each, of what takes
+            (pixel - mean) / std: a Keras network from elsewhere, or a float32 .tflite that does not
+            tell it.
         rounded: whether the outputs of a network of `kzoo.qat` are those of its whole numbers.
 
     Raises:
-        UsageError: a .tflite needs ``normalize``, or anything else is given it.
+        UsageError: a .tflite needs ``normalize``, or it is given to what normalizes itself.
         BadInputError: it is damaged, has whole numbers in it already, or does not map an image to
             classes.
     """
     if Path(path).suffix == ".tflite":
         return _of_file(str(path), normalize)
-    if normalize:
-        raise UsageError("a Keras network normalizes pixels itself: normalize is for .tflite files")
-    return _of_keras(path, rounded)
+    return _of_keras(path, rounded, normalize)
 
 
-def _of_keras(path: str | Path, rounded: bool) -> Source:
+def _of_keras(path: str | Path, rounded: bool, normalize) -> Source:
     from kzoo.compress.ranges import as_trained
     from kzoo.learn.evaluate import outputs
     from kzoo.lite.translate import in_float
     from kzoo.network.model_file import gives_probabilities, load_model, read_notes
 
     net = load_model(path)
+    if normalize is not None:
+        net = _normalizing(net, path, *_fitting(normalize, net.inputs[0].shape[-1]))
     computed = as_trained(net, read_notes(path)) if rounded else net
     return Source(
         name=net.name,
@@ -173,16 +174,44 @@ def _normalization(
     if flatbuffer.notes(flatbuffer.parse(data)) or dtype == "uint8":
         told = {"mean": [0.0], "std": [1.0]}
     if given is not None:
-        mean, std = ([float(x) for x in values] for values in given)
-        told = {"mean": mean, "std": std}
+        return _fitting(given, channels)
     if not told:
         raise UsageError(
             f"{path} does not tell what its input is: add --normalize MEAN/STD, 127.5/127.5 if it "
             "takes -1 to 1, 0/255 for 0 to 1, 0/1 for pixels as they are"
         )
-    for name, values in told.items():
+    return _fitting((told["mean"], told["std"]), channels)
+
+
+def _fitting(
+    normalize: Sequence[Sequence[float]], channels: int
+) -> tuple[list[float], list[float]]:
+    """(mean, std); raises UsageError unless they are a number, or one per channel, each."""
+    mean, std = ([float(x) for x in values] for values in normalize)
+    for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels) or not np.isfinite(values).all():
             raise UsageError(f"the {name} has 1 or {channels} numbers; {values} was given")
-    if not np.all(np.asarray(told["std"]) > 0):
-        raise UsageError(f"std is above 0; {told['std']} was given")
-    return told["mean"], told["std"]
+    if not np.all(np.asarray(std) > 0):
+        raise UsageError(f"std is above 0; {std} was given")
+    return mean, std
+
+
+def _normalizing(net: keras.Model, path, mean: list[float], std: list[float]) -> keras.Model:
+    """The network, taking pixels."""
+    import keras
+
+    for layer in net.layers[1:3]:
+        kinds = (keras.layers.Rescaling, keras.layers.Normalization)
+        if layer.name == "preprocess" or isinstance(layer, kinds):
+            raise UsageError(
+                f"{path} normalizes pixels itself, in its layer {layer.name!r}: leave out normalize"
+            )
+    scale, offset = 1 / np.asarray(std), -np.asarray(mean) / np.asarray(std)
+    if len(mean) == len(std) == 1:
+        scale, offset = float(scale[0]), float(offset[0])
+    else:
+        scale, offset = (np.broadcast_to(x, net.inputs[0].shape[-1:]) for x in (scale, offset))
+        scale, offset = scale.tolist(), offset.tolist()
+    image = keras.Input(net.inputs[0].shape[1:], name="image")
+    normalized = keras.layers.Rescaling(scale, offset, name="preprocess")(image)
+    return keras.Model(image, net(normalized), name=net.name)

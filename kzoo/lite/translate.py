@@ -150,7 +150,7 @@ def in_float(
     large = _large(net)
     frozen = freeze(net, cast, add_softmax, normalization, apart=[*large.values()])
     data = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
-    data = named(data, {layer.name for layer in net.layers})
+    data = named(data, {layer.name for layer in net._flatten_layers()})
     # As a .tflite has it, (outputs, inputs).
     kernels = {name: np.ascontiguousarray(np.asarray(d.kernel).T) for name, d in large.items()}
     if recipe and kernels:

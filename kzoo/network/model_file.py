@@ -170,10 +170,24 @@ def load_model(path: str | os.PathLike, *, auxiliary: bool = False) -> keras.Mod
     import keras
 
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        objects = {"DepthwiseConv2D": _of_keras_2()} if path.suffix == ".h5" else None
+        model = keras.saving.load_model(path, custom_objects=objects, compile=False, safe_mode=True)
     except Exception as error:
         raise BadInputError(f"cannot load {str(path)!r}: {_reason(error)}") from error
     return functional(model, path, auxiliary=auxiliary)
+
+
+def _of_keras_2() -> type:
+    """DepthwiseConv2D, whose configs of Keras 2 have ``groups``, which Keras 3 does not know."""
+    import keras
+
+    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+        @classmethod
+        def from_config(cls, config):
+            known = {key: value for key, value in config.items() if key != "groups"}
+            return keras.layers.DepthwiseConv2D.from_config(known)
+
+    return DepthwiseConv2D
 
 
 def functional(

@@ -13,6 +13,7 @@ from kzoo.lite.interpret import infer
 from kzoo.lite.localize import localize
 from kzoo.lite.quantize import quantize
 from kzoo.lite.recipes import RECIPES
+from kzoo.lite.source import source
 
 ENCODED = {"one": (127.5, 127.5), "channels": ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4])}
 
@@ -156,7 +157,7 @@ def test_what_cannot_be_quantized_is_refused(elsewhere, lite_int8, digits, train
         quantize(lite_int8, tmp_path / "a.tflite", calibrate=digits)
     with pytest.raises(BadInputError, match="2 inputs"):
         convert(elsewhere(inputs=2), tmp_path / "a.tflite", normalize=([0.0], [1.0]))
-    with pytest.raises(UsageError, match="normalizes pixels itself"):
+    with pytest.raises(UsageError, match="normalizes pixels itself, in its layer 'preprocess'"):
         convert(trained, tmp_path / "a.tflite", normalize=([0.0], [1.0]))
     with pytest.raises(UsageError, match="the Keras network"):
         quantize(elsewhere(), tmp_path / "a.tflite", calibrate=digits, equalize=True)
@@ -164,3 +165,56 @@ def test_what_cannot_be_quantized_is_refused(elsewhere, lite_int8, digits, train
     damaged.write_bytes(elsewhere().read_bytes()[:2000])
     with pytest.raises(BadInputError):
         convert(damaged, tmp_path / "a.tflite", normalize=([0.0], [1.0]))
+
+
+# MLPerf Tiny's reference models: of each its int8 file, and what its network takes.
+REFERENCES = {
+    "pretrainedResnet": ("pretrainedResnet_quant", None),
+    "vww_96": ("vww_96_int8", ([0.0], [255.0])),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFERENCES)
+def test_int8_is_closer_to_the_network_than_the_published_file_and_no_larger(
+    name, shared, tmp_path
+):
+    """On photos that neither was calibrated on."""
+    from kzoo.data.load import load_data
+
+    published, normalize = REFERENCES[name]
+    published = shared / "mlperf-tiny" / f"{published}.tflite"
+    network, own = shared / "mlperf-tiny" / f"{name}.h5", tmp_path / "own.tflite"
+    size = inspect(published).input["shape"][1]
+    photos = load_data(shared / "clothing10", size=(size, size), bad="skip")
+    quantize(network, own, calibrate=photos, normalize=normalize)
+    assert own.stat().st_size <= published.stat().st_size
+    images = np.asarray(photos.images[photos.splits["validation"]])
+    expected = source(network, normalize).outputs(images, np.arange(len(images)))
+    errors = [
+        np.abs(infer(file.read_bytes(), images, 1)[0] - expected).mean()
+        for file in (own, published)
+    ]
+    assert errors[0] <= errors[1], errors
+
+
+def test_a_network_from_elsewhere_is_normalized_for(tmp_path, photos):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, 2, "same", activation="relu", name="first")(image)
+    x = keras.layers.Dense(10, name="last")(keras.layers.Flatten()(x))
+    net = keras.Model(image, x)
+    for kind, (mean, std) in ENCODED.items():
+        normalize = (np.atleast_1d(mean).tolist(), np.atleast_1d(std).tolist())
+        path = tmp_path / f"{kind}.tflite"
+        done = convert(net, path, normalize=normalize, head="logits")
+        images = photos.images[:20]
+        given = (images - np.asarray(mean)) / np.asarray(std)
+        expected = np.asarray(net(given.astype(np.float32)))
+        np.testing.assert_allclose(infer(path.read_bytes(), images, 1)[0], expected, atol=1e-4)
+        assert done.contents.operators["CONV_2D float32"] == 1
+    done = quantize(net, tmp_path / "int8.tflite", calibrate=photos, normalize=([0.0], [255.0]))
+    assert done.contents.input["scale"] == pytest.approx(1 / 255)
+    assert not done.contents.float_islands
