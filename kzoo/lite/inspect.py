@@ -27,7 +27,7 @@ class Contents:
         operators: how many of each "NAME dtype", the dtype being that of its first output.
         integer_kernels: how many convolutions and dense layers compute in integers.
         float_islands: operators that compute in float32 inside a file with integer ones: "NAME in
-            layer". Quantizing a float input and dequantizing the last output are not islands.
+            layer". What casts or quantizes the input, or dequantizes the last output, is none.
         bytes_by_kind: bytes of "weights int8", "bias int32", ...; "structure" is all but tensors.
         notes: what kzoo wrote into the file: classes, origin, normalization. Of a file from
             elsewhere the classes alone, if its metadata name as many as it gives.
@@ -299,9 +299,12 @@ def _float_islands(model) -> list[str]:
     graph = model.subgraphs[0]
     dtypes = [flatbuffer.DTYPES[tensor.type] for tensor in graph.tensors]
     layers, islands = flatbuffer.layer_names(graph), []
+    given = {int(i) for i in graph.inputs}
     for op in graph.operators:
         name = flatbuffer.operator(model, op)
-        enters = name == "QUANTIZE" and op.inputs[0] in graph.inputs
+        enters = name in ("CAST", "QUANTIZE") and int(op.inputs[0]) in given
+        if enters and name == "CAST":
+            given |= set(map(int, op.outputs))
         leaves = name == "DEQUANTIZE" and op.outputs[0] in graph.outputs
         used = [int(i) for i in (*op.inputs, *op.outputs) if i >= 0]
         if not (enters or leaves) and any(dtypes[i] == "float32" for i in used):

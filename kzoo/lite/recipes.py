@@ -159,6 +159,21 @@ def _by_litert(
         for index, (low, high) in ranges.items()
     }
     try:
-        return bytes(tool.quantize(found or None).quantized_model)
+        made = bytes(tool.quantize(found or None).quantized_model)
     except (RuntimeError, ValueError) as error:
         raise BadInputError(f"litert-quantizer refuses the model: {error}") from error
+    return _any_scale(made) if name == "int16x8" else made
+
+
+def _any_scale(data: bytes) -> bytes:
+    """The file, its sums of int16 taking any scales.
+
+    Where it is not said, the kernels of ADD and SUB expect powers of two, and refuse the rest.
+    """
+    from kzoo.lite import flatbuffer
+
+    model = flatbuffer.parse(data)
+    for op in model.subgraphs[0].operators:
+        if flatbuffer.operator(model, op) in ("ADD", "SUB"):
+            op.builtinOptions.potScaleInt16 = False
+    return flatbuffer.serialize(model)

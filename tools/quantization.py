@@ -1,0 +1,148 @@
+"""Makes every architecture in every recipe; writes the table in docs/quantization.md.
+
+python tools/quantization.py make [NAME ...]   docs/quantization.json, some hours for all
+python tools/quantization.py write             the table
+
+It goes on where it was stopped. Networks have ten classes, their smallest input and random weights:
+what is shown is what a recipe makes of the operators, and what it refuses, and not how good it is.
+BatchNorm and calibration are on crops of scikit-learn's two sample photos. A crash of the converter
+is a refusal, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from results import markdown
+from zoo import photos, tame
+
+from kzoo.errors import KzooError
+from kzoo.files import atomic
+from kzoo.learn.batch_norm import recalibrate
+from kzoo.lite.recipes import RECIPES
+from kzoo.progress import silent
+from kzoo.registry import Entry, entry, list_models
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "docs" / "quantization.json"
+PAGE = ROOT / "docs" / "quantization.md"
+BEGIN, END = "<!-- written by tools/quantization.py -->", "<!-- end -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=["make", "write"])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    options = parser.parse_args()
+    if options.action == "write":
+        write()
+        return
+    for name in sorted(options.names or list_models(), key=lambda n: entry(n).macs):
+        if options.names or name not in read():
+            print(name, flush=True)
+            made = make(entry(name))
+            records = read() | {name: made}
+            with atomic(RECORDS) as temporary:
+                rows = [f"{json.dumps(n)}: {json.dumps(records[n])}" for n in sorted(records)]
+                temporary.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+
+
+def read() -> dict:
+    return json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+
+
+def make(row: Entry) -> dict:
+    """Of float32 and each recipe: bytes, the error of logits, float operators, or the refusal."""
+    from kzoo.lite.convert import write_lite
+    from kzoo.network.model_file import save_model
+    from kzoo.zoo.build import build
+
+    small = replace(row, size=row.min_size)
+    record = {}
+    with tempfile.TemporaryDirectory() as folder:
+        model, shown = build(row.name, size=row.min_size, classes=10, seed=0), photos(small)
+        recalibrate(model, shown, np.arange(len(shown)))  # so that signals neither grow nor vanish
+        tame(model, shown)
+        keras_file = save_model(model, f"{folder}/model.keras")
+        for recipe in (None, *RECIPES):
+            images = shown if recipe and RECIPES[recipe].activations else None
+            file = Path(folder, "made.tflite")
+            try:
+                done = write_lite(
+                    keras_file, file, recipe, "uint8", "probabilities", images, silent
+                )
+            except KzooError as error:
+                record[recipe or "float32"] = {"refused": str(error).splitlines()[0][:300]}
+                continue
+            record[recipe or "float32"] = {
+                "bytes": done.contents.bytes,
+                "error": float(f"{done.max_logit_error:.3g}"),
+                "float_islands": len(done.contents.float_islands),
+                "seconds": done.seconds,
+            }
+    return record
+
+
+def write() -> None:
+    """Puts the table between its marks."""
+    records = {name: row for name, row in read().items() if name in list_models()}
+    if not records:
+        sys.exit("docs/quantization.json has no records yet: python tools/quantization.py make")
+    header = ["recipe", "made", "of float's bytes", "whole", "refused"]
+    rows, reasons = [], {}
+    for recipe in RECIPES:
+        found = {name: row[recipe] for name, row in records.items() if recipe in row}
+        made = {name: row for name, row in found.items() if "refused" not in row}
+        shares = [row["bytes"] / records[name]["float32"]["bytes"] for name, row in made.items()]
+        for name in found.keys() - made.keys():
+            reasons.setdefault((recipe, kind(found[name]["refused"])), []).append(name)
+        integer = RECIPES[recipe].activations is not None
+        rows.append(
+            [
+                f"`{recipe}`",
+                f"{len(made)} of {len(found)}",
+                f"{statistics.median(shares):.2f}",
+                f"{sum(not row['float_islands'] for row in made.values())}" if integer else "",
+                f"{len(found) - len(made)}",
+            ]
+        )
+    missing = [name for name in list_models() if name not in records]
+    text = [
+        f"{len(records)} architectures with random weights, ten classes and their smallest input. "
+        "Bytes are medians. Whole are files without a float operator.",
+        *([f"Not made yet: {', '.join(missing)}."] if missing else []),
+        markdown(header, rows),
+    ]
+    if reasons:
+        text.append(
+            "Refused, each before anything is written:\n\n"
+            + "\n".join(
+                f"- `{recipe}`: {reason} ({', '.join(sorted(names))})"
+                for (recipe, reason), names in sorted(reasons.items())
+            )
+        )
+    page = PAGE.read_text()
+    start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
+    with atomic(PAGE) as temporary:
+        temporary.write_text(page[:start] + "\n" + "\n\n".join(text) + "\n" + page[end:])
+
+
+def kind(reason: str) -> str:
+    """A refusal without the names and numbers of the one network."""
+    return re.sub(r"'[^']*'|/\S+|\d+", "…", reason)
+
+
+if __name__ == "__main__":
+    main()
