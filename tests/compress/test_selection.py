@@ -10,7 +10,7 @@ from kzoo.compress.groups import groups
 from kzoo.compress.importance import importance
 from kzoo.compress.narrow import narrowed, narrowed_counts
 from kzoo.compress.selection import Ranking
-from kzoo.compress.slimming import Slimming, Whole, remaining
+from kzoo.compress.slimming import Slimming, Whole, per_cost, remaining
 from kzoo.errors import BadInputError, UsageError
 from kzoo.network.count import macs, parameters
 from kzoo.registry import list_models
@@ -225,3 +225,31 @@ def test_batch_norm_needs_scales_and_leaves_alone_what_has_none(network):
     rows = sizes(found, asked(found, macs=0.6, importance="batch_norm"))
     assert rows[("bare",)] == (6, 6)
     assert rows[("normal",)][1] < 6
+
+
+@pytest.mark.parametrize("unit", ["macs", "params"])
+def test_what_a_channel_costs_is_what_the_network_without_it_lacks(network, unit):
+    found = channels(network("resnet8"))
+    among, count = groups(found), {"macs": macs, "params": lambda net: parameters(net)[1]}[unit]
+    costs = 1 / per_cost(found, among, np.ones(len(found.root)), unit)
+    for group in among:
+        keep = np.ones(len(found.root), bool)
+        keep[group.roots[-1]] = False
+        lacks = count(found.model) - count(narrowed(found, keep))
+        np.testing.assert_allclose(costs[group.roots], lacks)
+
+
+def test_of_equal_losses_the_dearer_channels_go_first(network, monkeypatch):
+    """By the loss alone, as many of each group would go."""
+    from kzoo.compress import slimming
+
+    monkeypatch.setattr(
+        slimming, "importance", lambda found, *_: np.random.default_rng(0).random(len(found.root))
+    )
+    found = channels(network("resnet8"))
+    keep = asked(found, importance="taylor", macs=0.6)
+    cost = 1 / per_cost(found, groups(found), np.ones(len(found.root)), "macs")
+    shares = [left / count for count, left in sizes(found, keep).values()]
+    order = np.argsort([cost[group.roots[0]] for group in groups(found)])
+    assert shares[order[0]] > shares[order[-1]]
+    assert macs(narrowed(found, keep)) <= 0.6 * macs(found.model)
