@@ -188,8 +188,8 @@ def remaining(
 def per_cost(found: Channels, among: Sequence[Group], scores: np.ndarray, unit: str) -> np.ndarray:
     """Losses by channel, divided by what goes with the channel: the least loss per saving first.
 
-    It is the greedy answer to the knapsack that a budget is (Shen et al. 2022, arXiv:2110.10811,
-    section 3.2, there for latency). Losses alone leave the first layers whole, whose few channels
+    It is the greedy answer to the knapsack that a budget is (Shen et al. 2021, arXiv:2110.10811,
+    there for latency). Losses alone leave the first layers whole, whose few channels
     matter most and whose maps cost most.
 
     Args:
