@@ -106,7 +106,7 @@ def command(name, arguments, output, weights, offline, force, as_json, **options
     model = found.model if found else build(name, **options, **variant)
     notes, told = {}, list(found.notes) if found else []
     if found:
-        notes = {"crop": found.crop, "weights": weights}
+        notes = {"crop": found.crop, **found.notes_of_file(weights)}
         if options["classes"] is None:
             notes["classes"] = list(found.classes)
         elif options["classes"] == len(found.classes):

@@ -131,7 +131,7 @@ def train(
     finished, told = held.finished(model)
     evaluation = evaluate(model, data, progress=progress)
     if output:
-        made = notes_of(data, notes.get("weights", "")) | told
+        made = notes_of(data, notes) | told
         save_model(finished, output, notes=made, force=force)
     empty = {"phase": 1, **dict.fromkeys(MONITORS)}
     return Training(

@@ -145,8 +145,7 @@ def distill(
             "let it learn from its own average by the loss self"
         )
     notes, told = (read_notes(each) if _is_path(each) else {} for each in (student, teacher))
-    pretrained = notes.get("weights", "")
-    phases = all_phases(phases, bool(pretrained))
+    phases = all_phases(phases, bool(notes.get("weights")))
     check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor, precision)
     layers = augmentation(augment)
     student, teacher = opened(student), teacher if teacher is None else opened(teacher)
@@ -234,7 +233,7 @@ def distill(
         progress=progress,
     )
     if output:
-        save_model(found.model, output, notes=notes_of(data, pretrained) | told, force=force)
+        save_model(found.model, output, notes=notes_of(data, notes) | told, force=force)
         for folder in folders:
             drop_checkpoints(folder)
         written = {"output": str(output), "sha256": sha256(output)}

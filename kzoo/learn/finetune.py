@@ -108,8 +108,7 @@ def finetune(
     if output is not None:
         output = new_output(keras_name(output), force=force)
     notes = read_notes(model) if isinstance(model, (str, os.PathLike)) else {}
-    pretrained = notes.get("weights", "")
-    phases = all_phases(phases, bool(pretrained))
+    phases = all_phases(phases, bool(notes.get("weights")))
     check_arguments(phases, batch_size, label_smoothing, early_stopping, monitor, precision)
     if not 0 <= auxiliary_weight < math.inf:
         raise UsageError(f"auxiliary_weight is at least 0 and finite; {auxiliary_weight} was given")
@@ -160,7 +159,7 @@ def finetune(
     evaluation = evaluate(loop.classifier, data, progress=progress, team=team)
     output = output if team.leads else None
     if output:
-        save_model(finished, output, notes=notes_of(data, pretrained) | told, force=force)
+        save_model(finished, output, notes=notes_of(data, notes) | told, force=force)
         drop_checkpoints(folder)
     return Training(
         model=finished,

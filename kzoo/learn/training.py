@@ -162,9 +162,13 @@ def checkpoints(output: Path | None, recipe: dict) -> Path | None:
     return output and output.with_name(f"{output.name}.checkpoints") / digest(recipe)[:16]
 
 
-def notes_of(data: Dataset, pretrained: str) -> dict:
-    """What a trained model's file tells, see `kzoo.network.model_file.read_notes`."""
-    return {"classes": list(data.classes), "split": data.split_settings, "weights": pretrained}
+def notes_of(data: Dataset, before: Mapping[str, object]) -> dict:
+    """What a trained model's file tells, see `kzoo.network.model_file.read_notes`.
+
+    Of those it had ``before``, what is told of its pretrained weights stays.
+    """
+    kept = {name: before.get(name, "") for name in ("weights", "licence")}
+    return {"classes": list(data.classes), "split": data.split_settings, **kept}
 
 
 @contextlib.contextmanager

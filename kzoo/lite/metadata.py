@@ -202,7 +202,7 @@ def _described(model: schema.ModelT, notes: dict, labelled: bool) -> dict:
     told = {
         "version": notes.get("version"),
         "author": notes.get("author"),
-        "license": notes.get("licence"),
+        "license": _licence(notes),
     }
     return {
         "name": name,
@@ -213,6 +213,12 @@ def _described(model: schema.ModelT, notes: dict, labelled: bool) -> dict:
         ],
         "min_parser_version": MIN_PARSER,
     }
+
+
+def _licence(notes: dict) -> str | None:
+    """``Apache-2.0 (the weights efficientnet_lite0.in1k)``."""
+    licence, weights = notes.get("licence"), notes.get("weights")
+    return f"{licence} (the weights {weights})" if licence and weights else licence
 
 
 def _normalization(image: schema.TensorT) -> tuple[float, float]:

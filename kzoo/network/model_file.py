@@ -111,9 +111,9 @@ def read_notes(path: str | os.PathLike) -> dict:
         ``classes``: the names of its outputs, in their order; ``split``: the arguments of
         `kzoo.load_data` that decided which images it was trained on; ``crop``: the share of the
         shorter side of an image that the network is given; ``weights``: the tag or file of the
-        pretrained weights that it began with. Empty, and 1, where not known. Of `kzoo.qat`:
-        ``ranges``, [low, high] by the name of a tensor, and ``whole``, the layers whose kernel has
-        one step for all channels.
+        pretrained weights that it began with, and their ``licence``. Empty, and 1, where not known.
+        Of `kzoo.qat`: ``ranges``, [low, high] by the name of a tensor, and ``whole``, the layers
+        whose kernel has one step for all channels.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -126,8 +126,11 @@ def read_notes(path: str | os.PathLike) -> dict:
 
 def checked_notes(given: object) -> dict:
     """What `read_notes` returns, of notes from a file that may be anybody's."""
-    found = {"classes": [], "split": {}, "crop": 1.0, "weights": "", "ranges": {}, "whole": []}
-    classes, split, crop, weights, ranges, whole = (
+    found = {
+        "classes": [], "split": {}, "crop": 1.0, "weights": "", "licence": "", "ranges": {},
+        "whole": [],
+    }  # fmt: skip
+    classes, split, crop, weights, licence, ranges, whole = (
         given.get(key) if isinstance(given, dict) else None for key in found
     )
     if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
@@ -138,6 +141,8 @@ def checked_notes(given: object) -> dict:
         found["crop"] = crop
     if isinstance(weights, str):
         found["weights"] = weights
+    if isinstance(licence, str):
+        found["licence"] = licence
     if isinstance(ranges, dict) and all(map(_is_range, ranges.values())):
         found["ranges"] = ranges
     if isinstance(whole, list) and all(isinstance(name, str) for name in whole):

@@ -123,7 +123,8 @@ class Steps:
                 architecture, weights, progress=self.progress, **options, **arguments
             )
             model = found.model if found else build(architecture, **options, **arguments)
-            save_model(model, self.folder / file, notes={"weights": weights or ""}, force=True)
+            notes = found.notes_of_file(weights) if found else {}
+            save_model(model, self.folder / file, notes=notes, force=True)
             trainable, total = parameters(model)
             counts = {"params": trainable, "total_params": total, "macs": macs(model)}
             counts |= {"classes": model.outputs[0].shape[-1]}

@@ -84,6 +84,7 @@ def test_the_file_is_the_model_with_its_classes_and_no_checkpoints_left(two_phas
         "split": few_digits.split_settings,
         "crop": 1.0,
         "weights": "",
+        "licence": "",
         "ranges": {},
         "whole": [],
     }

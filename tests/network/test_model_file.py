@@ -19,7 +19,8 @@ from kzoo.network.model_file import (
 from kzoo.zoo.build import build
 
 NOTHING = {
-    "classes": [], "split": {}, "crop": 1.0, "weights": "", "ranges": {}, "whole": [],
+    "classes": [], "split": {}, "crop": 1.0, "weights": "", "licence": "", "ranges": {},
+    "whole": [],
 }  # fmt: skip
 
 

@@ -58,6 +58,11 @@ class Pretrained:
     flavour: str
     complete: bool
 
+    def notes_of_file(self, asked: str) -> dict:
+        """What a model's file tells of them, by the name that they were asked for."""
+        source = self.source
+        return {"weights": asked, "licence": source.licence if source and source.labels else ""}
+
     def record(self) -> dict:
         """Where the weights are from, as JSON values."""
         source = self.source
