@@ -36,6 +36,8 @@ bench: .venv/kzoo
 	$(BIN)/python tools/bench/features.py
 	$(BIN)/python tools/bench/classifier.py
 	$(BIN)/python tools/bench/step.py
+	$(BIN)/python tools/bench/conversion_memory.py
+	$(BIN)/python tools/bench/export.py
 
 # docs/zoo.md: hours, on a machine that does nothing else; stopped at any time, it goes on later.
 zoo: .venv/kzoo

@@ -126,7 +126,7 @@ def file_share(
     found = []
     for done in range(pairs):
         progress("latency", done, pairs)
-        base, own = _p50(Path(whole)), _p50(Path(file))
+        base, own = p50(Path(whole)), p50(Path(file))
         found.append(own / base)
     progress("latency", pairs, pairs)
     return median(found)
@@ -144,8 +144,8 @@ def preprocessing_share(file: str | os.PathLike, progress: Progress = silent) ->
         return max(0.0, 1 - file_share(rest, file, progress=progress))
 
 
-def _p50(file: Path) -> float:
-    """The median time of an inference, from a process of its own that measures nothing else."""
+def p50(file: Path) -> float:
+    """The median time of an inference, ns, from a process of its own that measures nothing else."""
     answer = host.time_runs(
         file, runtime=choose_runtime(None), threads=1, min_runs=50, min_seconds=0.5
     )

@@ -61,7 +61,7 @@ def main() -> None:
             tf.lite.TFLiteConverter.from_keras_model(model).convert()
             sides["TFLiteConverter.from_keras_model"].append(time.perf_counter() - started)
             made = translate(
-                str(file), f"{folder}/model.tflite", "float32", "float32", "logits", {}, folder
+                str(file), f"{folder}/model.tflite", None, "float32", "logits", {}, folder
             )
             sides["kzoo's conversion (frozen function, batch 1)"].append(made["seconds"])
     rows = medians({name: values[1:] for name, values in sides.items()})

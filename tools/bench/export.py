@@ -1,0 +1,122 @@
+"""Latency of kzoo's files beside those of keras.applications by Keras' own export.
+
+Of each network the same architecture, with random weights: built by kzoo, converted and quantized
+by it; and built by keras.applications, exported by ``model.export(format="litert")``, and made int8
+by TensorFlow's default post-training quantization. All four files are measured in turns, one
+thread, each time in a fresh process; a ratio is kzoo's median over theirs.
+
+    python tools/bench/export.py [NAME ...] [--rounds 3] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conversion import silenced
+
+NAMES = {
+    "mobilenet": "MobileNet",
+    "mobilenet_v2": "MobileNetV2",
+    "mobilenet_v3_small": "MobileNetV3Small",
+    "mobilenet_v3_large": "MobileNetV3Large",
+    "efficientnet_b0": "EfficientNetB0",
+    "efficientnet_v2_b0": "EfficientNetV2B0",
+    "nasnet_mobile": "NASNetMobile",
+    "densenet121": "DenseNet121",
+    "resnet50": "ResNet50",
+    "inception_v3": "InceptionV3",
+}
+"""Ten architectures, and what keras.applications calls them."""
+CALIBRATION = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=[*NAMES])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+    from kzoo.environment import environment
+
+    rows = {}
+    print(f"{'':20s} {'float kzoo':>11s} {'theirs':>8s} {'ratio':>6s}", end="")
+    print(f" {'int8 kzoo':>10s} {'theirs':>8s} {'ratio':>6s}   (ms, median)")
+    for name in options.names:
+        with tempfile.TemporaryDirectory() as folder, silenced():
+            files = made(name, Path(folder))
+            times = timed(files, options.rounds)
+        row = rows[name] = {kind: statistics.median(each) for kind, each in times.items()}
+        cells = [name.ljust(20)]
+        for kind, width in (("float32", 11), ("int8", 10)):
+            ours, theirs = row[f"kzoo {kind}"], row[f"keras {kind}"]
+            row[f"ratio {kind}"] = ours / theirs
+            cells += [f"{ours:{width}.3f}", f"{theirs:8.3f}", f"{ours / theirs:6.3f}"]
+        print(" ".join(cells), flush=True)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        record = {
+            "title": "latency beside keras.applications and Keras' export",
+            "unit": "ms",
+            "rows": rows,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "environment": environment(),
+        }
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def made(name: str, folder: Path) -> dict[str, Path]:
+    """The four files, each by "kzoo float32", "keras int8", ..."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import kzoo
+    from kzoo.lite.convert import write_lite
+    from kzoo.network.model_file import save_model
+    from kzoo.progress import silent
+
+    own = save_model(kzoo.build(name, flavour="keras", seed=0), folder / "own.keras")
+    files = {f"{who} {kind}": folder / f"{who}_{kind}.tflite"
+             for who in ("kzoo", "keras") for kind in ("float32", "int8")}  # fmt: skip
+    theirs = getattr(keras.applications, NAMES[name])(weights=None)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (CALIBRATION, *theirs.inputs[0].shape[1:]), np.uint8
+    )
+    for recipe, kind in ((None, "float32"), ("int8", "int8")):
+        # Keras' files take and give float32, so both do here.
+        images = pixels if recipe else None
+        output = files[f"kzoo {kind}"]
+        write_lite(own, output, recipe, "float32", "probabilities", images, silent)
+    theirs.export(str(files["keras float32"]), format="litert", verbose=False)
+    converter = tf.lite.TFLiteConverter.from_keras_model(theirs)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: (
+        [image[None].astype(np.float32) / 127.5 - 1] for image in pixels
+    )
+    files["keras int8"].write_bytes(converter.convert())
+    return files
+
+
+def timed(files: dict[str, Path], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each file, measured in turns."""
+    from kzoo.measure.cost import p50
+
+    times: dict[str, list[float]] = {name: [] for name in files}
+    for _ in range(rounds):
+        for name, file in files.items():
+            times[name].append(p50(file) / 1e6)
+    return times
+
+
+if __name__ == "__main__":
+    main()
