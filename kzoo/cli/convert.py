@@ -162,6 +162,11 @@ def _prepared(told: dict) -> str:
 @head_option
 @normalize_option
 @frame_option
+@click.option(
+    "--sparse",
+    is_flag=True,
+    help="Of kernels that are mostly zeros, keep the others alone: smaller, and no faster.",
+)
 @force_option
 @json_option
 def command(model, output, force, as_json, **options) -> None:

@@ -81,6 +81,7 @@ def convert(
     head: str = "probabilities",
     normalize: Sequence[Sequence[float]] | None = None,
     frame: tuple[int, int] | None = None,
+    sparse: bool = False,
     force: bool = False,
     progress: Progress = silent,
 ) -> Conversion:
@@ -97,6 +98,8 @@ def convert(
             (pixel - mean) / std and does not tell so.
         frame: (height, width) of a camera's images: the file takes these, and cuts out and scales
             the middle itself, see `kzoo.lite.pixels.with_frame`.
+        sparse: keep of kernels that are mostly zeros (see `kzoo.prune`) the others alone. The file
+            is smaller and no faster: runtimes unpack it as they load it.
         force: overwrite.
         progress: called at the stages of the work.
 
@@ -109,7 +112,7 @@ def convert(
     if io not in IO:
         raise UsageError(f"io {io!r} is none of {', '.join(IO)}{nearest(io, IO)}")
     output = check_arguments(output, head, force)
-    options = {"normalize": normalize, "frame": frame}
+    options = {"normalize": normalize, "frame": frame, "sparse": sparse}
     return write_lite(model, output, None, io, head, None, progress, **options)
 
 

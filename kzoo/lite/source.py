@@ -52,7 +52,11 @@ class Source:
 
 
 def source(
-    path: str | Path, normalize: Sequence[Sequence[float]] | None = None, *, rounded: bool = True
+    path: str | Path,
+    normalize: Sequence[Sequence[float]] | None = None,
+    *,
+    rounded: bool = True,
+    sparse: bool = False,
 ) -> Source:
     """Opens what a .tflite is made of.
 
@@ -62,6 +66,7 @@ def source(
             (pixel - mean) / std: a Keras network from elsewhere, or a float32 .tflite that does not
             tell it.
         rounded: whether the outputs of a network of `kzoo.qat` are those of its whole numbers.
+        sparse: as for `kzoo.lite.translate.translate`.
 
     Raises:
         UsageError: a .tflite needs ``normalize``, or it is given to what normalizes itself.
@@ -69,11 +74,13 @@ def source(
             classes.
     """
     if Path(path).suffix == ".tflite":
+        if sparse:
+            raise UsageError(f"sparse kernels are made of a Keras network; {path} was given")
         return _of_file(str(path), normalize)
-    return _of_keras(path, rounded, normalize)
+    return _of_keras(path, rounded, normalize, sparse)
 
 
-def _of_keras(path: str | Path, rounded: bool, normalize) -> Source:
+def _of_keras(path: str | Path, rounded: bool, normalize, sparse: bool) -> Source:
     from kzoo.compress.ranges import as_trained
     from kzoo.learn.evaluate import outputs
     from kzoo.lite.translate import in_float
@@ -88,7 +95,7 @@ def _of_keras(path: str | Path, rounded: bool, normalize) -> Source:
         image=net.inputs[0].shape[1:],
         classes=net.outputs[0].shape[1],
         probabilities=gives_probabilities(net),
-        in_float=lambda recipe, io, head: in_float(net, recipe, io, head),
+        in_float=lambda recipe, io, head: in_float(net, recipe, io, head, sparse),
         outputs=lambda images, indices: outputs(computed, images, indices),
         net=net,
     )

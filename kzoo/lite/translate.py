@@ -42,6 +42,7 @@ def translate(
     exclude: Sequence[str] = (),
     normalize: Sequence[Sequence[float]] | None = None,
     frame: Sequence[int] | None = None,
+    sparse: bool = False,
     progress: Progress = silent,
 ) -> dict:
     """Writes ``output``, and into ``work`` what is needed to compare it with ``model``.
@@ -60,11 +61,12 @@ def translate(
         exclude: prefixes of the layers that stay float32.
         normalize: see `kzoo.lite.source.source`.
         frame: (height, width) of the images that it takes, see `kzoo.lite.pixels.with_frame`.
+        sparse: of a Keras network in float32, kernels that are mostly zeros keep the others alone.
         progress: called for every image.
     """
     bits = RECIPES[recipe].activations if recipe else None
     learned_ranges = bool(bits and notes.get("ranges"))
-    made_of = source(model, normalize, rounded=learned_ranges)
+    made_of = source(model, normalize, rounded=learned_ranges, sparse=sparse)
     images = np.load(f"{work}/calibration.npy") if bits else None
     started = time.perf_counter()
     data, normalization, cast, apart = made_of.in_float(recipe, io, head)
@@ -133,7 +135,7 @@ def _resized(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def in_float(
-    net, recipe: str | None, io: str, head: str
+    net, recipe: str | None, io: str, head: str, sparse: bool = False
 ) -> tuple[bytes, list[float] | None, bool, dict[str, np.ndarray]]:
     """The float .tflite that a recipe starts from, its tensors called by the network's layers.
 
@@ -147,9 +149,12 @@ def in_float(
     normalization = _normalization(net) if whole and io != "float32" else None
     cast = io == "uint8" and not whole
     add_softmax = head == "probabilities" and not gives_probabilities(net)
-    large = _large(net)
+    large = {} if sparse else _large(net)
     frozen = freeze(net, cast, add_softmax, normalization, apart=[*large.values()])
-    data = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    if sparse:
+        converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    data = converter.convert()
     data = named(data, {layer.name for layer in net._flatten_layers()})
     # As a .tflite has it, (outputs, inputs).
     kernels = {name: np.ascontiguousarray(np.asarray(d.kernel).T) for name, d in large.items()}

@@ -214,3 +214,23 @@ def test_large_kernels_that_go_around_the_converter_arrive(
     contents = [inspect(file) for file in files]
     assert contents[0].operators == contents[1].operators
     assert contents[1].metadata["labels"] == len(digits.classes)
+
+
+def test_sparse_kernels_take_their_other_weights_alone(trained, lite_float, digits, tmp_path):
+    net = load_model(trained)
+    for layer in net.layers:
+        for variable in layer.trainable_variables:
+            if variable.name == "kernel":
+                kernel = np.array(variable)
+                variable.assign(
+                    np.where(np.abs(kernel) < np.quantile(np.abs(kernel), 0.8), 0, kernel)
+                )
+    files = {sparse: tmp_path / f"{sparse}.tflite" for sparse in (False, True)}
+    for sparse, file in files.items():
+        convert(net, file, sparse=sparse)
+    assert files[True].stat().st_size < 0.6 * files[False].stat().st_size
+    images = digits.images[:20]
+    found = [infer(file.read_bytes(), images, 1)[0] for file in files.values()]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    with pytest.raises(UsageError, match="of a Keras network"):
+        convert(lite_float, tmp_path / "other.tflite", sparse=True)
