@@ -31,10 +31,10 @@ from kzoo.progress import Progress, silent
 if TYPE_CHECKING:
     import keras
 
-PHASE = Phase(epochs=8, learning_rate=3e-4, schedule="cosine", batch_norm="auto")
+PHASE = Phase(epochs=8, learning_rate=3e-4, schedule="cosine", batch_norm="recalibrate")
 """For a trained network. A tenth of the rate that trains from random weights to a third of it.
-Statistics of BatchNorm are counted again at the end, as so few steps do not carry them along; of
-pretrained networks they stay those of their many images."""
+BatchNorm follows, of pretrained networks too, as what is left of the weights has other statistics;
+they are counted again at the end, as so few steps do not carry them along."""
 
 TFMOT = "tfmot"
 """The ``engine`` that trains by TensorFlow Model Optimization, see `kzoo.compress.tfmot`."""
