@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from kzoo.cli.terminal import (
@@ -15,6 +17,7 @@ from kzoo.cli.terminal import (
     show,
     table,
 )
+from kzoo.errors import KzooError
 from kzoo.report.table import kilobytes
 
 io_option = click.option(
@@ -70,8 +73,9 @@ def with_share(record: dict, progress) -> dict:
     from kzoo.measure.cost import preprocessing_share
 
     if record["preprocessing"]:
-        share = preprocessing_share(record["output"], progress)
-        record["preprocessing"]["latency_share"] = round(share, 4)
+        with contextlib.suppress(KzooError):  # the file is there, and is told of without
+            share = preprocessing_share(record["output"], progress)
+            record["preprocessing"]["latency_share"] = round(share, 4)
     return record
 
 
@@ -114,8 +118,12 @@ def _preprocessing(told: dict) -> str:
     """``MUL, ADD: 3.1 % of the latency on this machine``"""
     if not told:
         return ""
-    share = f"{100 * told['latency_share']:.1f} % of the latency on this machine, one thread"
-    return f"{', '.join(told['operators'])}: {share}"
+    names = ", ".join(told["operators"])
+    if "latency_share" not in told:
+        return names
+    return (
+        f"{names}: {100 * told['latency_share']:.1f} % of the latency on this machine, one thread"
+    )
 
 
 def trials_text(tried: list[dict]) -> str:
@@ -123,12 +131,12 @@ def trials_text(tried: list[dict]) -> str:
     cells = [
         (
             row["name"],
-            byte_size(row["bytes"]),
-            f"{100 * row['agreement']:.1f} %",
-            f"{row['divergence']:.4f}",
+            byte_size(row["bytes"]) if row["bytes"] else "",
+            "" if row["agreement"] is None else f"{100 * row['agreement']:.1f} %",
+            "" if row["divergence"] is None else f"{row['divergence']:.4f}",
             "" if row["drop"] is None else f"{row['drop']:+.2f}",
             "" if row["cost"] is None else f"{row['cost']:.2f}",
-            "written" if row["written"] else "",
+            "written" if row["written"] else row["refused"],
         )
         for row in tried
     ]

@@ -14,7 +14,7 @@ from kzoo.child import blame, call, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.learn.evaluate import Evaluation, score, softmax
-from kzoo.lite.classify import FLOOR, evaluated, gives_logits, least_probability
+from kzoo.lite.classify import FLOOR, evaluated, gives_logits, least_probability, spread
 from kzoo.lite.convert import images_for, made_from, model_path, shown
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import KERNELS, RUNS, kernel_agreement, lite_outputs
@@ -110,9 +110,9 @@ def check(
         against: the Keras model, or the float ``.tflite``.
         data: a dataset or what `kzoo.load_data` takes.
         split: "train", "validation" or "test"; by default test, or validation where that is empty.
-        limit: at most so many images, the first of the split; at least 1.
-        kernels: also run it with LiteRT's other kernels, more threads and in batches, on the first
-            32 images.
+        limit: at most so many images, spread over the split; at least 1.
+        kernels: also run it with LiteRT's other kernels, more threads and in batches, on 32 of
+            them.
         gate: hold the file to all gates, each at its usual value if no other is given: agreement
             0.97, or 0.999 where weights are float; a drop of 1 point; no float islands where it
             computes in integers; and ``kernels``, of which other ones give the same top-1 on 90 %
@@ -136,7 +136,7 @@ def check(
         data = images_for(path, against, data, data_options, progress, normalize)
         made_from(file, contents, against, data)
         split, indices = evaluated(data, split)
-        indices = indices[:limit]
+        indices = spread(indices, limit or len(indices))
         progress("run the Keras model", 0, len(indices))
         expected, probabilities_only = _keras_outputs(path, against, data, indices, normalize)
     found, logits = lite_outputs(file, data.images_file, indices, progress=progress)
@@ -163,7 +163,7 @@ def check(
     logit_std = float(pair[0].std())
     rows = {}
     if kernels or gate:
-        rows = kernel_agreement(file, data.images_file, indices[:FEW], progress=progress)
+        rows = kernel_agreement(file, data.images_file, spread(indices, FEW), progress=progress)
     given = {
         "min_agreement": min_agreement, "max_drop": max_drop, "max_float_ops": max_float_ops,
     }  # fmt: skip

@@ -123,6 +123,13 @@ def gives_logits(found: np.ndarray, logits: np.ndarray | None) -> bool:
     return logits is None and not sums_to_one
 
 
+def spread(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most so many images of a split, evenly: a folder's stand in the order of its classes."""
+    if most >= len(indices):
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).astype(int)]
+
+
 def evaluated(data: Dataset, split: str | None) -> tuple[str, np.ndarray]:
     """The name and the indices of a split, by default of the one that final numbers come from.
 

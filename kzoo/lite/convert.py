@@ -121,7 +121,8 @@ def write_lite(
 ) -> Conversion:
     """The common path of `convert` and `kzoo.lite.quantize.quantize`: child, compare, rename.
 
-    It is compared with the model at ``against`` where ``model`` was prepared, as is ``told``.
+    Where ``model`` was prepared, as is ``told``, it is compared with ``against``: the path of the
+    model it was made of, and that one's ``normalize``.
     ``options`` are of `kzoo.lite.translate.translate`.
     """
     quantization = recipe or "float32"
@@ -153,7 +154,7 @@ def write_lite(
             raise BadInputError(f"{shown(model)} cannot be converted: {crash}") from crash
         progress(name, 1, 3)
         if against is not None:
-            _expect(against, work)
+            _expect(*against, work)
         compared = _compare(temporary, work, made, quantization)
         progress(name, 2, 3)
         contents = inspect(temporary, packed=False)
@@ -245,15 +246,17 @@ def made_from(file: str | os.PathLike, contents: Contents, model, data: Dataset)
         )
 
 
-def _expect(model: Path, work: str) -> None:
+def _expect(model: Path, normalize, work: str) -> None:
     """Puts the outputs of another model in the place of those expected."""
-    np.save(f"{work}/indices.npy", np.arange(len(np.load(f"{work}/images.npy"))))
-    call_shared(
-        "kzoo.lite.translate:predict",
-        model=str(model),
-        images_file=f"{work}/images.npy",
-        folder=work,
-    )
+    np.save(f"{work}/indices.npy", np.arange(len(np.load(f"{work}/given.npy"))))
+    with blame(f"{shown(model)} cannot be run"):
+        call_shared(
+            "kzoo.lite.translate:predict",
+            model=str(model),
+            images_file=f"{work}/given.npy",
+            folder=work,
+            normalize=normalize,
+        )
 
 
 def _compare(file: Path, work: str, made: dict, quantization: str) -> dict:

@@ -182,7 +182,8 @@ def run_with(
         raise BadInputError(f"{file}: {error}") from error
     np.save(f"{folder}/found.npy", found)
     about = graph.tensors[graph.outputs[0]].quantization
-    return float(about.scale[0]) if about is not None and about.scale is not None else None
+    scales = [] if about is None or about.scale is None else about.scale
+    return float(scales[0]) if len(scales) else None
 
 
 @blaming_file

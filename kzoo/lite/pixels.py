@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from kzoo.errors import UsageError
+from kzoo.errors import BadInputError, UsageError
 from kzoo.lite import flatbuffer
 from kzoo.lite.metadata import ENTRY
 
@@ -38,6 +38,12 @@ def as_float(data: bytes, mean: Sequence[float], std: Sequence[float]) -> bytes:
             for other in casts[1:]:
                 flatbuffer.replace(graph, int(other.outputs[0]), graph.inputs[0])
             graph.operators = [op for op in graph.operators if op not in casts]
+        else:
+            names = sorted({flatbuffer.operator(model, op) for op in readers})
+            raise BadInputError(
+                f"the file takes uint8, and {', '.join(names)} read it; a cast to float32 is "
+                "expected"
+            )
         return flatbuffer.serialize(model)
     offset = -np.asarray(mean, np.float64) / np.asarray(std)
     scale = 1 / np.asarray(std, np.float64)
@@ -64,14 +70,14 @@ def without_normalization(data: bytes) -> tuple[bytes, list[float] | None]:
     model = flatbuffer.parse(data)
     graph = model.subgraphs[0]
     at, found, gone = int(graph.inputs[0]), [1.0, 0.0], []
-    for name in ("MUL", ("ADD", "SUB")):
+    for name in (("MUL",), ("ADD", "SUB")):
         readers = [op for op in graph.operators if at in op.inputs]
         if len(readers) != 1 or flatbuffer.operator(model, readers[0]) not in name:
             break
         number = _number(model, readers[0], at)
         if number is None or _activation(readers[0]):
             break
-        if name == "MUL":
+        if "MUL" in name:
             found[0] = number
         else:
             found[1] = -number if flatbuffer.operator(model, readers[0]) == "SUB" else number
@@ -106,8 +112,7 @@ def with_frame(data: bytes, frame: Sequence[int], crop: float = 1.0) -> bytes:
     graph = model.subgraphs[0]
     entry = int(graph.inputs[0])
     size = [int(each) for each in graph.tensors[entry].shape[1:3]]
-    share = crop * min(whole / each for whole, each in zip(frame, size, strict=True))
-    cut = [min(whole, round(each * share)) for whole, each in zip(frame, size, strict=True)]
+    cut = _middle(frame, size, crop)
     readers = [op for op in graph.operators if entry in op.inputs]
     turning = readers[0] if flatbuffer.operator(model, readers[0]) in TURNING else None
     if len(readers) > 1:
@@ -134,6 +139,24 @@ def with_frame(data: bytes, frame: Sequence[int], crop: float = 1.0) -> bytes:
         at = int(op.outputs[0])
     graph.operators = [*steps, *graph.operators]
     return flatbuffer.serialize(model)
+
+
+def _middle(frame: Sequence[int], size: Sequence[int], crop: float) -> list[int]:
+    """(height, width) of what is cut out of a frame for a network of ``size``."""
+    share = crop * min(whole / each for whole, each in zip(frame, size, strict=True))
+    return [min(whole, round(each * share)) for whole, each in zip(frame, size, strict=True)]
+
+
+def framed(image: np.ndarray, frame: Sequence[int], crop: float) -> np.ndarray:
+    """A frame in whose middle is an image, uint8 (h, w, c), and around it its edge."""
+    from PIL import Image
+
+    cut = _middle(frame, image.shape[:2], crop)
+    shown = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    middle = np.asarray(shown.resize(cut[::-1])).reshape(*cut, image.shape[2])
+    before = [(whole - each) // 2 for whole, each in zip(frame, cut, strict=True)]
+    sides = [(b, w - c - b) for b, w, c in zip(before, frame, cut, strict=True)]
+    return np.pad(middle, [*sides, (0, 0)], "edge")
 
 
 TURNING = ("CAST", "QUANTIZE")

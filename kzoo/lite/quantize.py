@@ -148,10 +148,13 @@ def quantize(
             return write_lite(path, output, recipe, io, head, images, progress, **options)
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
             ready = Path(folder, Path(path).with_suffix(".keras").name)
-            told = _prepare(path, ready, images[: samples or PREPARING], asked, seed, progress)
+            told = _prepare(
+                path, ready, images[: samples or PREPARING], asked, normalize, seed, progress
+            )
+            options["normalize"] = None  # it is a layer of what was prepared
             return write_lite(
                 ready, output, recipe, io, head, images if static else None, progress,
-                against=path, told=told, **options,
+                against=(path, normalize), told=told, **options,
             )  # fmt: skip
 
 
@@ -161,6 +164,15 @@ def _tried(model, output, recipe, budget_drop, cost, **options) -> Conversion:
 
     if budget_drop is not None and recipe != "int8":
         raise UsageError(f"a budget chooses the recipe; {recipe} was given too")
+    if budget_drop is not None and options["io"] == "int8":
+        raise UsageError(
+            "a budget takes uint8 or float32 pixels, as all recipes do; io int8 was given"
+        )
+    changes = [name for name in ("equalize", "adaround", "correct_bias") if options[name]]
+    if recipe == MIXED and changes:
+        raise UsageError(
+            f"mixed looks for where the network itself loses; leave out {', '.join(changes)}"
+        )
     if options["calibrate"] is None:
         asked = recipe if budget_drop is None else "a budget"
         raise UsageError(f"{asked} needs images to compare on; add --calibrate PHOTOS")
@@ -184,13 +196,16 @@ def stratified(data: Dataset, count: int, seed: int) -> np.ndarray:
     return np.ascontiguousarray(data.images[chosen])
 
 
-def _prepare(path, ready: Path, images, asked: Mapping[str, bool], seed: int, progress) -> dict:
+def _prepare(
+    path, ready: Path, images, asked: Mapping[str, bool], normalize, seed: int, progress
+) -> dict:
     """Writes the network that is exported in place of another, and tells what was done."""
     from kzoo.compress.adaround import adaround
     from kzoo.compress.correct_bias import correct_bias
     from kzoo.compress.equalize import equalize, held_channels
+    from kzoo.lite.source import normalizing
 
-    model, told = load_model(path), {}
+    model, told = normalizing(load_model(path), path, normalize), {}
     if asked["equalize"]:
         told["equalize"] = {"held by": dict(Counter(held_channels(model).values()))}
         model = equalize(model)

@@ -87,8 +87,7 @@ def _of_keras(path: str | Path, rounded: bool, normalize, sparse: bool) -> Sourc
     from kzoo.network.model_file import gives_probabilities, load_model, read_notes
 
     net = load_model(path)
-    if normalize is not None:
-        net = _normalizing(net, path, *_fitting(normalize, net.inputs[0].shape[-1]))
+    net = normalizing(net, path, normalize)
     computed = as_trained(net, read_notes(path)) if rounded else net
     return Source(
         name=net.name,
@@ -114,6 +113,11 @@ def _of_file(path: str, normalize: Sequence[Sequence[float]] | None) -> Source:
     probabilities = not softmax and not gives_logits(infer(bare, _noise(image), cores())[0], None)
 
     def in_float(recipe: str | None, io: str, head: str):
+        if recipe and (kind := _reduced(data)):
+            raise BadInputError(
+                f"the weights of {path} are {kind} already; the float32 file or the Keras network "
+                "is expected"
+            )
         whole = recipe is not None and RECIPES[recipe].activations == 8
         found, folded = bare, None
         if whole and io != "float32":
@@ -129,6 +133,18 @@ def _of_file(path: str, normalize: Sequence[Sequence[float]] | None) -> Source:
         return infer(bare, np.asarray(images[indices]), cores())[0]
 
     return Source(Path(path).stem, image, int(end.shape[1]), probabilities, in_float, outputs)
+
+
+def _reduced(data: bytes) -> str:
+    """ "float16" or "sparse", where a file's constants are so; else empty."""
+    model = flatbuffer.parse(data)
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.sparsity is not None:
+            return "sparse"
+        held = model.buffers[tensor.buffer].data
+        if held is not None and len(held) and flatbuffer.DTYPES[tensor.type] == "float16":
+            return "float16"
+    return ""
 
 
 def _noise(image: tuple[int, int, int]) -> np.ndarray:
@@ -181,6 +197,11 @@ def _normalization(
     if flatbuffer.notes(flatbuffer.parse(data)) or dtype == "uint8":
         told = {"mean": [0.0], "std": [1.0]}
     if given is not None:
+        if told and _fitting((told["mean"], told["std"]), channels) != _fitting(given, channels):
+            raise UsageError(
+                f"{path} tells that it takes (pixel - {told['mean']}) / {told['std']}: leave out "
+                "normalize"
+            )
         return _fitting(given, channels)
     if not told:
         raise UsageError(
@@ -203,10 +224,13 @@ def _fitting(
     return mean, std
 
 
-def _normalizing(net: keras.Model, path, mean: list[float], std: list[float]) -> keras.Model:
-    """The network, taking pixels."""
+def normalizing(net: keras.Model, path, normalize: Sequence[Sequence[float]] | None) -> keras.Model:
+    """The network, taking pixels; as it is where there is no ``normalize``, see `source`."""
     import keras
 
+    if normalize is None:
+        return net
+    mean, std = _fitting(normalize, net.inputs[0].shape[-1])
     for layer in net.layers[1:3]:
         kinds = (keras.layers.Rescaling, keras.layers.Normalization)
         if layer.name == "preprocess" or isinstance(layer, kinds):

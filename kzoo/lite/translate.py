@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kzoo.compress.ranges import ranged_values
+from kzoo.errors import BadInputError
 from kzoo.lite import pixels, recipes
 from kzoo.lite.calibration import calibrated
 from kzoo.lite.flatbuffer import APART, filled, finish, graph_input, named, operator, parse
@@ -55,8 +56,8 @@ def translate(
         head: "probabilities" or "logits".
         notes: to store, see `kzoo.network.model_file.read_notes`.
         work: a folder. Where images are needed it holds ``calibration.npy``, uint8 (n, h, w, c).
-            ``images.npy``, uint8, and ``expected.npy``, the model's outputs on them, are written
-            there.
+            ``images.npy``, uint8, ``given.npy``, what the network is given of them, and
+            ``expected.npy``, the model's outputs, are written there.
         ranges, samples: see `kzoo.lite.calibration.calibrated`.
         exclude: prefixes of the layers that stay float32.
         normalize: see `kzoo.lite.source.source`.
@@ -66,6 +67,11 @@ def translate(
     """
     bits = RECIPES[recipe].activations if recipe else None
     learned_ranges = bool(bits and notes.get("ranges"))
+    if learned_ranges and model.endswith(".tflite"):
+        raise BadInputError(
+            f"{model} was trained with the rounding of int8: quantize the .keras that kzoo qat "
+            "wrote, which has its ranges"
+        )
     made_of = source(model, normalize, rounded=learned_ranges, sparse=sparse)
     images = np.load(f"{work}/calibration.npy") if bits else None
     started = time.perf_counter()
@@ -93,8 +99,11 @@ def translate(
         "folded_normalization": normalization,
     }
     gives = "logits" if head == "logits" and not made_of.probabilities else "probabilities"
+    crop = notes.get("crop", 1.0)
     if frame:
-        data = pixels.with_frame(data, frame, notes.get("crop", 1.0))
+        plain, data = data, pixels.with_frame(data, frame, crop)
+        frame = frame if data != plain else None
+    if frame:
         notes |= {"crop": 1.0, "frame": [*frame]}
     model = parse(data)
     prepares = [operator(model, op) for op in pixels.front(model)]
@@ -106,10 +115,11 @@ def translate(
         chosen = images[:: max(1, len(images) // 32)][:32]
     kind = "images of random pixels" if images is None else "calibration images"
     if frame:
-        chosen = np.array([_resized(image, frame) for image in chosen])
+        chosen = np.array([pixels.framed(image, frame, crop) for image in chosen])
     np.save(f"{work}/images.npy", chosen)
     if frame:
         chosen = pixels.prepared(data, chosen)
+    np.save(f"{work}/given.npy", chosen)
     np.save(f"{work}/expected.npy", made_of.outputs(chosen, np.arange(len(chosen))))
     probabilities_only = made_of.probabilities
     del made_of, model  # the file is written in the memory of the network, which has cycles
@@ -124,14 +134,6 @@ def translate(
         "calibration": told,
         "preprocessing": prepares,
     }
-
-
-def _resized(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """uint8 (h, w, c) -> (height, width, c)."""
-    from PIL import Image
-
-    shown = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    return np.asarray(shown.resize((size[1], size[0]))).reshape(*size, image.shape[2])
 
 
 def in_float(

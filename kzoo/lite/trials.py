@@ -14,14 +14,22 @@ import numpy as np
 
 from kzoo.child import blame, call_shared
 from kzoo.data.dataset import Dataset
-from kzoo.errors import UsageError
+from kzoo.errors import BadInputError, UsageError
 from kzoo.files import write_bytes
 from kzoo.learn.evaluate import softmax
-from kzoo.lite.classify import FLOOR, evaluated, gives_logits
-from kzoo.lite.convert import Conversion, check_arguments, convert, images_for, model_path, shown
+from kzoo.lite.classify import FLOOR, evaluated, gives_logits, spread
+from kzoo.lite.convert import (
+    Conversion,
+    check_arguments,
+    convert,
+    images_for,
+    model_path,
+    notes_of,
+    shown,
+)
 from kzoo.lite.inspect import inspect
 from kzoo.lite.interpret import lite_outputs
-from kzoo.lite.localize import Localization, localize
+from kzoo.lite.localize import SMALL, Localization, localize
 from kzoo.lite.quantize import quantize
 from kzoo.progress import Progress, silent
 
@@ -51,17 +59,19 @@ class Trial:
         drop: accuracy lost, percentage points; None where labels were not looked at.
         cost: what ``cost`` gave, as a share of the plain int8 file's; None if it was not asked.
         written: whether it is the one that was kept.
+        refused: why it could not be made; nothing else is told then.
         made: its record.
     """
 
     name: str
-    bytes: int
-    agreement: float
-    divergence: float
-    drop: float | None
-    cost: float | None
-    written: bool
-    made: Conversion = field(repr=False)
+    bytes: int | None = None
+    agreement: float | None = None
+    divergence: float | None = None
+    drop: float | None = None
+    cost: float | None = None
+    written: bool = False
+    refused: str = ""
+    made: Conversion | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict:
         """The record as JSON values, without ``made``."""
@@ -76,7 +86,7 @@ def _bench(
     """Yields ``attempt(name, make)``: the trial of the file that ``make(file)`` writes, and it."""
     with model_path(model) as path, tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
         data = images_for(path, model, data, data_options, progress, normalize, labelled)
-        indices = evaluated(data, None)[1][:JUDGED]
+        indices = spread(evaluated(data, None)[1], JUDGED)
         np.save(f"{folder}/indices.npy", indices)
         with blame(f"{shown(model)} cannot be run"):
             probable = call_shared(
@@ -108,8 +118,6 @@ def _bench(
                 agreement=float((p.argmax(1) == q.argmax(1)).mean()),
                 divergence=float((p * np.log(p / q)).sum(1).mean()),
                 drop=drop,
-                cost=None,
-                written=False,
                 made=made,
             )
             return trial, file
@@ -160,10 +168,16 @@ def cured(
         As `kzoo.quantize` and `kzoo.check`.
     """
     output = check_arguments(output, "probabilities", force)
-    io = inspect(found.file, packed=False).input["dtype"]
-    cures: list[tuple[str, dict]] = [("calibrate anew", {})]
-    cures += [(f"--ranges {name}", {"ranges": name}) for name in ("percentile", "mse")]
-    if Path(found.against).suffix != ".tflite":
+    contents = inspect(found.file, packed=False)
+    io = contents.input["dtype"]
+    head = "logits" if contents.output["name"].startswith("logits") else "probabilities"
+    with model_path(against) as path:
+        learned, network = notes_of(path)["ranges"], path.suffix != ".tflite"
+    cures: list[tuple[str, dict]] = []
+    if not learned:  # the ranges of a training are not calibrated
+        cures.append(("calibrate anew", {}))
+        cures += [(f"--ranges {name}", {"ranges": name}) for name in ("percentile", "mse")]
+    if network and not learned:
         cures.append(("--equalize", {"equalize": True}))
     cures += [(_excluding(names), {"exclude": names}) for names in _in_float(found)]
     options = {"normalize": normalize, "data_options": data_options, "progress": progress}
@@ -173,7 +187,7 @@ def cured(
             trial, file = attempt(
                 name,
                 lambda file, cure=cure: quantize(
-                    against, file, calibrate=data, io=io, **cure, **options
+                    against, file, calibrate=data, io=io, head=head, **cure, **options
                 ),
             )
             if trial.agreement >= enough:
@@ -234,7 +248,13 @@ def smallest(
                     return convert(model, file, progress=progress, **head)
                 return quantize(model, file, calibrate=calibrate, recipe=name, **options)
 
-            trial, file = attempt(name, make)
+            try:
+                trial, file = attempt(name, make)
+            except BadInputError as error:
+                if name == BY_BITS[-1]:
+                    raise
+                tried.append(Trial(name, refused=str(error).splitlines()[0]))
+                continue
             if trial.drop <= budget_drop or name == BY_BITS[-1]:
                 return [*tried, _kept(trial, file, output)]
             tried.append(trial)
@@ -256,7 +276,8 @@ def mixed(
 
     The first 1, 2, 4 and 8 findings of `localize` are left in float, and the file that diverges
     least from the network is kept, among those that cost no more than is allowed and agree with it
-    on as many images as plain int8; where none does, plain int8.
+    on as many images as plain int8; where none does, or plain int8 diverges by no more than `SMALL`
+    of `kzoo.lite.localize`, it is plain int8.
 
     Args:
         model, output, calibrate, force, progress: as for `kzoo.quantize`.
@@ -285,7 +306,7 @@ def mixed(
         plain, whole = attempt("int8", make([]))
         found = localize(whole, against=model, data=calibrate, **shared)
         rows = [(replace(plain, cost=1.0 if cost else None), whole)]
-        for names in _in_float(found):
+        for names in _in_float(found) if plain.divergence > SMALL else []:
             trial, file = attempt(_excluding(names), make(names))
             rows.append((replace(trial, cost=cost(file, whole) if cost else None), file))
         fitting = [

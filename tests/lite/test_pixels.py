@@ -129,3 +129,17 @@ def test_a_frame_has_pixels(trained, digits, tmp_path):
     with pytest.raises(UsageError, match="no frame"):
         quantize(trained, tmp_path / "a.tflite", calibrate=digits, recipe="mixed", frame=(64, 64))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_frame_is_compared_with_an_image_in_its_middle(made):
+    for kind in ("int8", "float taking uint8"):
+        for frame in ((64, 64), (64, 96), (100, 40)):
+            done = made(kind, frame)[0]
+            assert done.max_logit_error < (0.4 if kind == "int8" else 1e-4)
+            assert done.agreement > 0.9
+
+
+def test_the_size_of_the_network_is_no_frame(made):
+    record = made("int8", (32, 32))[0]
+    assert "frame" not in record.contents.notes
+    assert record.contents.operators == made("int8")[0].contents.operators

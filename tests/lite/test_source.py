@@ -14,6 +14,7 @@ from kzoo.lite.localize import localize
 from kzoo.lite.quantize import quantize
 from kzoo.lite.recipes import RECIPES
 from kzoo.lite.source import source
+from kzoo.network.model_file import load_model
 
 ENCODED = {"one": (127.5, 127.5), "channels": ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4])}
 
@@ -218,3 +219,40 @@ def test_a_network_from_elsewhere_is_normalized_for(tmp_path, photos):
     done = quantize(net, tmp_path / "int8.tflite", calibrate=photos, normalize=([0.0], [255.0]))
     assert done.contents.input["scale"] == pytest.approx(1 / 255)
     assert not done.contents.float_islands
+
+
+def test_what_is_done_before_is_done_to_the_network_that_takes_pixels(tmp_path, photos):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, 2, "same", activation="relu", name="first")(image)
+    net = keras.Model(image, keras.layers.Dense(10, name="last")(keras.layers.Flatten()(x)))
+    normalize = ([127.5], [127.5])
+    for change in ("equalize", "correct_bias"):
+        path = tmp_path / f"{change}.tflite"
+        done = quantize(net, path, calibrate=photos, normalize=normalize, **{change: True})
+        assert done.max_logit_error < 0.5
+        assert check(path, against=net, data=photos, normalize=normalize).mean_logit_error < 0.05
+
+
+def test_what_tells_what_it_takes_is_not_told_otherwise(lite_float, tmp_path):
+    with pytest.raises(UsageError, match="leave out normalize"):
+        convert(lite_float, tmp_path / "a.tflite", normalize=([127.5], [127.5]))
+
+
+@pytest.mark.parametrize(("made", "kind"), [({"sparse": True}, "sparse"), (None, "float16")])
+def test_weights_that_are_less_already_are_not_quantized(made, kind, trained, tmp_path):
+    if made:
+        net = load_model(trained)
+        for layer in net.layers:
+            if hasattr(layer, "kernel"):
+                kernel = np.array(layer.kernel)
+                small = np.abs(kernel) < np.quantile(np.abs(kernel), 0.9)
+                layer.kernel.assign(np.where(small, 0, kernel))
+        convert(net, tmp_path / "a.tflite", **made)
+    else:
+        quantize(trained, tmp_path / "a.tflite", recipe="fp16")
+    with pytest.raises(BadInputError, match=f"are {kind} already"):
+        quantize(tmp_path / "a.tflite", tmp_path / "b.tflite", recipe="dynamic")
+    convert(tmp_path / "a.tflite", tmp_path / "c.tflite")

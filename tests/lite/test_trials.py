@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from kzoo.cli import cli
 from kzoo.errors import UsageError
 from kzoo.lite.check import check
+from kzoo.lite.classify import spread
 from kzoo.lite.inspect import inspect
 from kzoo.lite.localize import localize
 from kzoo.lite.quantize import quantize
-from kzoo.lite.trials import BY_BITS, ENOUGH, cured, mixed, smallest
+from kzoo.lite.trials import BY_BITS, ENOUGH, SMALL, cured, mixed, smallest
 
 SPOILT = ("batch norm", "swish", "gate")
 
@@ -97,3 +99,33 @@ def test_the_command_shows_a_line_for_each(trained, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "points lost" in shown.output
     assert "int4" in shown.output
+
+
+def test_what_is_compared_is_of_all_classes(digits):
+    """A folder's images stand in the order of its classes."""
+    found = spread(np.arange(1000), 100)
+    assert len(np.unique(found)) == 100
+    assert (found.min(), found.max()) == (0, 999)
+    assert np.diff(found).max() <= 11
+    assert spread(digits.splits["test"], 10**6) is digits.splits["test"]
+
+
+def test_int8_that_loses_nothing_stays_int8(trained, digits, tmp_path):
+    tried = mixed(trained, tmp_path / "a.tflite", calibrate=digits)
+    assert tried[0].written
+    assert len(tried) == 1 or tried[0].divergence > SMALL
+
+
+def test_a_recipe_that_is_refused_ends_no_search(trained, digits, tmp_path, monkeypatch):
+    from kzoo.errors import BadInputError
+    from kzoo.lite import trials
+
+    def refusing(*args, recipe, **options):
+        if recipe in ("int4", "int8"):
+            raise BadInputError("not this one")
+        return quantize(*args, recipe=recipe, **options)
+
+    monkeypatch.setattr(trials, "quantize", refusing)
+    tried = smallest(trained, tmp_path / "a.tflite", calibrate=digits, budget_drop=100)
+    assert [each.refused for each in tried] == ["not this one", "not this one", ""]
+    assert tried[-1].written
