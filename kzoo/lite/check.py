@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.child import blame, call, call_shared
+from kzoo.child import blame, call
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.learn.evaluate import Evaluation, score, softmax
 from kzoo.lite.classify import FLOOR, evaluated, gives_logits, least_probability, spread
-from kzoo.lite.convert import images_for, made_from, model_path, shown
+from kzoo.lite.convert import images_for, made_from, model_outputs, model_path, shown
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import KERNELS, RUNS, kernel_agreement, lite_outputs
 from kzoo.progress import Progress, silent
@@ -138,7 +137,9 @@ def check(
         split, indices = evaluated(data, split)
         indices = spread(indices, limit or len(indices))
         progress("run the Keras model", 0, len(indices))
-        expected, probabilities_only = _keras_outputs(path, against, data, indices, normalize)
+        expected, probabilities_only = model_outputs(
+            path, against, data.images_file, indices, normalize
+        )
     found, logits = lite_outputs(file, data.images_file, indices, progress=progress)
     if found.shape != expected.shape:
         raise BadInputError(
@@ -194,22 +195,6 @@ def check(
         lite_probabilities=lite_probabilities,
         indices=indices,
     )
-
-
-def _keras_outputs(
-    path, against, data: Dataset, indices: np.ndarray, normalize
-) -> tuple[np.ndarray, bool]:
-    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
-        np.save(f"{folder}/indices.npy", indices)
-        with blame(f"{shown(against)} cannot be run"):
-            probabilities_only = call_shared(
-                "kzoo.lite.translate:predict",
-                model=str(path),
-                images_file=str(data.images_file),
-                folder=folder,
-                normalize=normalize,
-            )
-        return np.load(f"{folder}/expected.npy"), probabilities_only
 
 
 def _findings(file: str | os.PathLike) -> list[dict]:

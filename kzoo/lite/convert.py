@@ -154,7 +154,10 @@ def write_lite(
             raise BadInputError(f"{shown(model)} cannot be converted: {crash}") from crash
         progress(name, 1, 3)
         if against is not None:
-            _expect(*against, work)
+            given = f"{work}/given.npy"
+            first, its = against
+            outputs, _ = model_outputs(first, first, given, np.arange(len(np.load(given))), its)
+            np.save(f"{work}/expected.npy", outputs)
         compared = _compare(temporary, work, made, quantization)
         progress(name, 2, 3)
         contents = inspect(temporary, packed=False)
@@ -246,17 +249,24 @@ def made_from(file: str | os.PathLike, contents: Contents, model, data: Dataset)
         )
 
 
-def _expect(model: Path, normalize, work: str) -> None:
-    """Puts the outputs of another model in the place of those expected."""
-    np.save(f"{work}/indices.npy", np.arange(len(np.load(f"{work}/given.npy"))))
-    with blame(f"{shown(model)} cannot be run"):
-        call_shared(
-            "kzoo.lite.translate:predict",
-            model=str(model),
-            images_file=f"{work}/given.npy",
-            folder=work,
-            normalize=normalize,
-        )
+def model_outputs(
+    path: Path, model, images_file: str | os.PathLike, indices: np.ndarray, normalize=None
+) -> tuple[np.ndarray, bool]:
+    """What the Keras network or float .tflite at ``path``, called ``model``, gives for images.
+
+    Returns float32 (len(indices), classes), and whether these are probabilities.
+    """
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        np.save(f"{folder}/indices.npy", indices)
+        with blame(f"{shown(model)} cannot be run"):
+            probabilities_only = call_shared(
+                "kzoo.lite.translate:predict",
+                model=str(path),
+                images_file=str(images_file),
+                folder=folder,
+                normalize=normalize,
+            )
+        return np.load(f"{folder}/expected.npy"), probabilities_only
 
 
 def _compare(file: Path, work: str, made: dict, quantization: str) -> dict:

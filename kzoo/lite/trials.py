@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kzoo.child import blame, call_shared
 from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.files import write_bytes
@@ -23,9 +22,9 @@ from kzoo.lite.convert import (
     check_arguments,
     convert,
     images_for,
+    model_outputs,
     model_path,
     notes_of,
-    shown,
 )
 from kzoo.lite.inspect import inspect
 from kzoo.lite.interpret import lite_outputs
@@ -87,16 +86,7 @@ def _bench(
     with model_path(model) as path, tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
         data = images_for(path, model, data, data_options, progress, normalize, labelled)
         indices = spread(evaluated(data, None)[1], JUDGED)
-        np.save(f"{folder}/indices.npy", indices)
-        with blame(f"{shown(model)} cannot be run"):
-            probable = call_shared(
-                "kzoo.lite.translate:predict",
-                model=str(path),
-                images_file=str(data.images_file),
-                folder=folder,
-                normalize=normalize,
-            )
-        expected = np.load(f"{folder}/expected.npy")
+        expected, probable = model_outputs(path, model, data.images_file, indices, normalize)
         expected = expected if probable else softmax(expected)
         right = (expected.argmax(1) == data.labels[indices]).mean() if labelled else None
 
