@@ -17,7 +17,8 @@ from kzoo.errors import BadInputError
 from kzoo.lite import flatbuffer
 from kzoo.lite.inspect import inspect
 from kzoo.lite.interpret import lite_outputs
-from kzoo.lite.metadata import ENTRY, LABELS, pack, read_metadata, unpack, with_metadata
+from kzoo.lite.metadata import ENTRY, LABELS, read_metadata, with_metadata
+from kzoo.lite.metadata_schema import pack, unpack
 
 DIGITS = [str(digit) for digit in range(10)]
 
