@@ -27,7 +27,7 @@ def write_localization(record: Mapping, path: str | os.PathLike, about: Mapping)
     """Writes a localization as a self-contained page.
 
     Args:
-        record: of `kzoo.localize`; with "tried" if `kzoo.lite.localize.cured` was called.
+        record: of `kzoo.localize`; with "tried" if `kzoo.lite.trials.cured` was called.
         path: the ``.html``.
         about: "date" and "environment", as records have them.
 
