@@ -145,7 +145,7 @@ def write_lite(
                 recipe=recipe,
                 io=io,
                 head=head,
-                notes=notes_of(path),
+                notes=notes_of(path) | ({"prepared": sorted(told)} if told else {}),
                 work=work,
                 progress=progress,
                 **options,

@@ -112,6 +112,11 @@ def localize(
             f"{file} has no convolution or dense layer of 8-bit activations: there is nothing to "
             "find"
         )
+    if "equalize" in contents.notes.get("prepared", ()):
+        raise BadInputError(
+            f"{file} is of an equalized network, whose tensors are scaled: localize the file that "
+            "kzoo quantize makes without --equalize"
+        )
     with model_path(against) as path, tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
         data = images_for(path, against, data, data_options, progress, normalize, labelled=False)
         made_from(file, contents, against, data)

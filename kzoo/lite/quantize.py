@@ -74,7 +74,8 @@ def quantize(
         recipe: a name of `kzoo.lite.recipes.RECIPES`, or "mixed": int8 but for the layers that
             lose most, see `kzoo.lite.trials.mixed`.
         budget_drop: in place of a recipe, the percentage points of accuracy that the smallest file
-            may lose, see `kzoo.lite.trials.smallest`; ``calibrate`` has labels then.
+            may lose on 512 images of the test split or validation at most, see
+            `kzoo.lite.trials.smallest`; ``calibrate`` has labels then.
         samples: how many images; by default so many that their ranges settle.
         ranges: how they are chosen, see `kzoo.lite.calibration.calibrated`.
         exclude: prefixes of the layers that stay float32.

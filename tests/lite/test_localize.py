@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from kzoo.cli import cli
 from kzoo.errors import BadInputError, UsageError
 from kzoo.lite.localize import localize
+from kzoo.lite.quantize import quantize
 
 NAMED = {"batch norm": "stem_bn", "swish": "stage1_1_act", "gate": "stage2_1_se_scale"}
 CAUSES = {
@@ -80,3 +81,9 @@ def test_the_command_tells(spoilt):
     done = CliRunner().invoke(cli, command)
     assert done.exit_code == 0, done.output
     assert "same top-1" in done.output
+
+
+def test_an_equalized_file_has_other_tensors_than_its_network(trained, digits, tmp_path):
+    quantize(trained, tmp_path / "a.tflite", calibrate=digits, equalize=True)
+    with pytest.raises(BadInputError, match="without --equalize"):
+        localize(tmp_path / "a.tflite", against=trained, data=digits)
