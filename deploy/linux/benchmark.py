@@ -41,13 +41,16 @@ def main() -> None:
     options = parse()
     if not os.path.isfile(options.model):
         fail(3, f"model file {options.model!r} does not exist")
+    if options.cpus:
+        pin(options.cpus)
     import numpy  # before the clock starts: import_ms is the runtime's own
 
     interpreter_class, import_ms = load_runtime(options.runtime)
-    measure = peak_memory if options.memory else latency
+    measure = peak_memory if options.memory else run_inputs if options.inputs else latency
     record = {
         "runtime": options.runtime,
         "runtime_version": version(options.runtime),
+        "call": "interpreter.invoke()",
         "threads": options.threads,
         "python": sys.version.split()[0],
         "numpy": numpy.__version__,
@@ -56,7 +59,7 @@ def main() -> None:
         record.update(measure(interpreter_class, options))
     except Exception as error:
         fail(4, f"{options.runtime} {record['runtime_version']} refuses the model: {error}")
-    if not options.memory:
+    if measure is latency:
         record["import_ms"] = import_ms
     print(json.dumps(record), flush=True)
 
@@ -72,7 +75,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-runs", type=int, default=100_000, help="stop timing, whatever")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of times")
     parser.add_argument("--seed", type=int, default=0, help="of the random input")
+    parser.add_argument("--cpus", help="the cores to run on, such as 0,4-7")
+    parser.add_argument("--delegate", choices=["xnnpack", "none", "edgetpu"])
+    parser.add_argument(
+        "--inputs", help="raw input tensors, one set after another, instead of times"
+    )
+    parser.add_argument("--outputs", help="where the raw outputs for --inputs are written")
     options = parser.parse_args()
+    if bool(options.inputs) != bool(options.outputs):
+        parser.error("--inputs and --outputs go together")
     if options.threads < 1:
         parser.error(f"--threads is at least 1, not {options.threads}")
     return options
@@ -83,6 +94,18 @@ def fail(code: int, message: str) -> None:
     line = " ".join(message.split())
     print(f"error: {line[:400]}{'...' if len(line) > 400 else ''}", file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def pin(cpus: str) -> None:
+    """Keeps this process, and the threads it starts, on these cores: "0,4-7", as taskset has it."""
+    try:
+        chosen = set()
+        for part in cpus.split(","):
+            first, _, last = part.partition("-")
+            chosen |= set(range(int(first), int(last or first) + 1))
+        os.sched_setaffinity(0, chosen)
+    except (ValueError, OSError) as error:
+        fail(2, f"--cpus {cpus}: {error}; a list of this machine's cores is meant, such as 0,4-7")
 
 
 def load_runtime(name: str) -> tuple:
@@ -110,8 +133,7 @@ def latency(interpreter_class: type, options: argparse.Namespace) -> dict:
     content = read(options.model)
     with captured_stderr() as log:
         start = time.perf_counter_ns()
-        interpreter = interpreter_class(model_content=content, num_threads=options.threads)
-        interpreter.allocate_tensors()
+        interpreter = create(interpreter_class, content, options)
         init_ms = milliseconds(start)
     described = fill_inputs(interpreter, options.seed)
     gc.disable()
@@ -138,6 +160,49 @@ def latency(interpreter_class: type, options: argparse.Namespace) -> dict:
         "outputs": details(interpreter.get_output_details()),
         "delegate": delegate,
         "delegated_share": share,
+    }
+
+
+def create(interpreter_class: type, content: bytes, options: argparse.Namespace) -> object:
+    """An interpreter that has its tensors."""
+    more = {}
+    if options.delegate == "none":
+        module = sys.modules[RUNTIMES[options.runtime]]
+        module = module.lite if options.runtime == "tensorflow" else module
+        kinds = getattr(module, "experimental", module).OpResolverType
+        more["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = interpreter_class(model_content=content, num_threads=options.threads, **more)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def run_inputs(interpreter_class: type, options: argparse.Namespace) -> dict:
+    """Runs the input sets of a file one by one, and writes the raw outputs to another."""
+    import numpy
+
+    content = read(options.model)
+    interpreter = create(interpreter_class, content, options)
+    given, used, images = read(options.inputs), 0, 0
+    with open(options.outputs, "wb") as file:
+        while used < len(given):
+            for tensor in interpreter.get_input_details():
+                count = int(numpy.prod(tensor["shape"]))
+                size = count * numpy.dtype(tensor["dtype"]).itemsize
+                if len(given) - used < size:
+                    fail(2, f"--inputs has {len(given)} bytes, no multiple of the model's inputs")
+                values = numpy.frombuffer(given, tensor["dtype"], count, used)
+                interpreter.set_tensor(tensor["index"], values.reshape(tensor["shape"]))
+                used += size
+            interpreter.invoke()
+            images += 1
+            for tensor in interpreter.get_output_details():
+                file.write(interpreter.get_tensor(tensor["index"]).tobytes())
+    return {
+        "model_sha256": hashlib.sha256(content).hexdigest(),
+        "model_bytes": len(content),
+        "images": images,
+        "inputs": details(interpreter.get_input_details()),
+        "outputs": details(interpreter.get_output_details()),
     }
 
 
@@ -192,8 +257,7 @@ def peak_memory(interpreter_class: type, options: argparse.Namespace) -> dict:
     if baseline is None:
         baseline = peak_bytes(source)
     content = read(options.model)
-    interpreter = interpreter_class(model_content=content, num_threads=options.threads)
-    interpreter.allocate_tensors()
+    interpreter = create(interpreter_class, content, options)
     described = fill_inputs(interpreter, options.seed)
     for _ in range(MEMORY_RUNS):
         interpreter.invoke()

@@ -14,9 +14,8 @@ from kzoo.files import gzip_size
 from kzoo.lite.convert import convert
 from kzoo.lite.quantize import quantize
 from kzoo.measure.profile import profile
-from kzoo.measure.runtimes import choose_runtime
 from kzoo.measure.statistics import median
-from kzoo.measure.targets import host
+from kzoo.measure.target import Setting, open_target
 from kzoo.progress import Progress, silent
 
 KINDS = ("float32", "int8")
@@ -146,7 +145,6 @@ def preprocessing_share(file: str | os.PathLike, progress: Progress = silent) ->
 
 def p50(file: Path) -> float:
     """The median time of an inference, ns, from a process of its own that measures nothing else."""
-    answer = host.time_runs(
-        file, runtime=choose_runtime(None), threads=1, min_runs=50, min_seconds=0.5
-    )
+    with open_target("host") as target:
+        answer = target.time_runs(file, Setting(min_runs=50, min_seconds=0.5))
     return median(answer["samples_ns"])

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib
 import math
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from kzoo.environment import environment
-from kzoo.errors import BadInputError, UsageError, nearest
+from kzoo.errors import BadInputError, UsageError
 from kzoo.files import sha256
 from kzoo.lite.tflite_file import tflite_file
-from kzoo.measure.runtimes import choose_runtime
 from kzoo.measure.statistics import STEADY_TOLERANCE, Latency, latency, median
+from kzoo.measure.target import Setting, Target, open_target
 from kzoo.progress import Progress, silent
 
-TARGETS = {"host": "kzoo.measure.targets.host"}
-"""Target → the module with its ``KIND``, ``cores``, ``time_runs``, ``peak_memory``, ``state``."""
-
 METHOD = (
-    "a fresh process per thread count; after a warm-up, each interpreter.invoke() is timed alone, "
+    "a fresh process per thread count and round; after a warm-up, each {call} is timed alone, "
     "without pre- and post-processing, on one input set before: {input}; memory from a process of "
     "its own"
 )
+WARMER_C, SLOWER = 5.0, 0.1
+"""A run whose device got so many degrees warmer, or lost this share of its clock, is marked."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Run:
 
     Attributes:
         threads: as asked of the runtime.
+        round: from 0; later ones repeat the measurement after the other models had their turn.
         import_ms: importing the runtime.
         init_ms: the interpreter's constructor and ``allocate_tensors``.
         first_ms: the first inference of the process.
@@ -47,6 +48,7 @@ class Run:
     """
 
     threads: int
+    round: int
     import_ms: float
     init_ms: float
     first_ms: float
@@ -88,17 +90,21 @@ class Profile:
         target: where it ran.
         method: one sentence.
         kind: "measured"; other targets say "emulated" or "predicted". Never mix the three.
+        runner: which program ran it: a runtime for Python, "litert-c", "benchmark_model", or what
+            the target is.
         runtime: the distribution's name.
         runtime_version: its version.
+        cpus: the cores it was kept on, as asked; None: any.
         delegate: "XNNPACK", "none", or "unknown" where the runtime does not tell.
         delegated_share: of the model's nodes, in [0, 1]; None where it does not tell.
         inputs: name, shape and dtype of each input.
         outputs: the same of each output.
         runs: one per thread count, in the order given.
-        memory: peak and baseline.
+        memory: peak and baseline; None where the target does not tell.
         notes: what a reader must know before quoting: not steady, too few runs, a drift, a memory
             peak that is not the model's alone.
-        environment: versions and machine.
+        device: the processor, cores, memory and system of what was measured.
+        environment: versions and machine of the one that kzoo ran on.
         date: UTC, ISO 8601, of the start.
     """
 
@@ -108,15 +114,18 @@ class Profile:
     target: str
     method: str
     kind: str
+    runner: str
     runtime: str
     runtime_version: str
+    cpus: str | None
     delegate: str
     delegated_share: float | None
     inputs: list[dict]
     outputs: list[dict]
     runs: list[Run]
-    memory: Memory
+    memory: Memory | None
     notes: list[str]
+    device: dict
     environment: dict
     date: str
 
@@ -128,96 +137,190 @@ class Profile:
 def profile(
     model: str | os.PathLike,
     *,
+    on: str = "host",
     threads: Sequence[int] = (1,),
     runtime: str | None = None,
+    cpus: str | None = None,
+    delegate: str | None = None,
     min_runs: int = 100,
     min_seconds: float = 1.0,
-    target: str = "host",
+    rounds: int = 1,
+    cool_down: float = 0.0,
     progress: Progress = silent,
 ) -> Profile:
     """Measures latency at each thread count, and peak memory, each in a fresh process.
 
     Args:
         model: a .tflite file.
+        on: a target, see `kzoo.measure.target.TARGETS`.
         threads: thread counts, each at least 1, measured in this order.
-        runtime: "ai-edge-litert", "tflite-runtime" or "tensorflow"; None takes the first installed.
+        runtime: "ai-edge-litert", "tflite-runtime", "tensorflow", or "litert-c" for the C runner;
+            None takes what the target has.
+        cpus: the cores it may run on, such as "4-7"; "big" or "little" where there are two kinds.
+        delegate: "xnnpack", "none", "gpu", "nnapi", "edgetpu"; None: the runtime's default.
         min_runs: timed runs per thread count, at least. 64 are needed for a p90.
         min_seconds: summed time of the timed runs, at least. Timing stops at 60 s (or
             ``min_seconds`` if longer) and at 100,000 runs, and the record says so.
-        target: "host", this machine.
+        rounds: how often all of it is repeated.
+        cool_down: seconds to rest before each run but the first, at most: where the device tells
+            its temperature, until it is within 2 degrees of what it was.
         progress: told after each process.
 
     Raises:
         UsageError: an unknown target or runtime, a thread count or a minimum out of range.
-        MissingError: no such file, or the runtime is not installed.
+        MissingError: no such file or device, or the runtime is not installed.
         BadInputError: not a .tflite file, or one that the runtime refuses or crashes on.
     """
-    _check_options(threads, min_runs, min_seconds, target)
-    path = tflite_file(model)
-    device = importlib.import_module(TARGETS[target])
-    runtime = choose_runtime(runtime)
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    digest = sha256(path)
-    total = len(threads) + 1
-    progress("profile", 0, total)
-    runs, answers, notes = [], [], []
-    for done, count in enumerate(threads, start=1):
-        before = device.state()
-        answer = device.time_runs(
-            path, runtime=runtime, threads=count, min_runs=min_runs, min_seconds=min_seconds
-        )
-        runs.append(_run(answer, before, device.state()))
-        answers.append(answer)
-        notes += _notes(runs[-1], min_runs, min_seconds, device.cores())
-        progress("profile", done, total)
-    memory = device.peak_memory(path, runtime=runtime, threads=threads[0])
-    progress("profile", total, total)
-    if any(answer["model_sha256"] != digest for answer in [*answers, memory]):
-        raise BadInputError(f"{str(path)!r} was changed while it was measured; measure it again")
-    first = answers[0]
-    if memory["source"] != "VmHWM":
-        notes.append(
-            f"memory from {memory['source']}: the peak includes that of the runtime's import, "
-            "which may hide what the model needs"
-        )
-    return Profile(
-        model=str(model),
-        model_sha256=digest,
-        model_bytes=first["model_bytes"],
-        target=target,
-        method=METHOD.format(input=first["input"]),
-        kind=device.KIND,
+    (found,) = profile_all(
+        [model],
+        on=[on],
+        threads=threads,
         runtime=runtime,
-        runtime_version=first["runtime_version"],
-        delegate=first["delegate"],
-        delegated_share=first["delegated_share"],
-        inputs=first["inputs"],
-        outputs=first["outputs"],
-        runs=runs,
-        memory=Memory(**{field.name: memory[field.name] for field in dataclasses.fields(Memory)}),
-        notes=notes,
-        environment=environment(),
-        date=date,
+        cpus=cpus,
+        delegate=delegate,
+        min_runs=min_runs,
+        min_seconds=min_seconds,
+        rounds=rounds,
+        cool_down=cool_down,
+        progress=progress,
     )
+    return found
 
 
-def _check_options(threads: Sequence[int], min_runs: int, min_seconds: float, target: str) -> None:
-    if target not in TARGETS:
-        known = ", ".join(TARGETS)
-        raise UsageError(f"unknown target {target!r}; known: {known}{nearest(target, TARGETS)}")
+def profile_all(
+    models: Sequence[str | os.PathLike],
+    *,
+    on: Sequence[str] = ("host",),
+    threads: Sequence[int] = (1,),
+    runtime: str | None = None,
+    cpus: str | None = None,
+    delegate: str | None = None,
+    min_runs: int = 100,
+    min_seconds: float = 1.0,
+    rounds: int | None = None,
+    cool_down: float = 0.0,
+    progress: Progress = silent,
+) -> list[Profile]:
+    """As `profile`, of several models on several targets; in turns on each: A B A B.
+
+    Returns one record of each model on each target, target by target. ``rounds`` is 2 for several
+    models unless it is said. Raises as `profile`.
+    """
+    rounds = rounds or (2 if len(models) > 1 else 1)
+    _check_options(models, on, threads, min_runs, min_seconds, rounds, cool_down)
+    paths = [tflite_file(model) for model in models]
+    setting = Setting(
+        runtime=runtime, cpus=cpus, delegate=delegate, min_runs=min_runs, min_seconds=min_seconds
+    )
+    total = len(on) * len(paths) * (rounds * len(threads) + 1)
+    done = 0
+    progress("profile", done, total)
+    records = []
+    for name in on:
+        with open_target(name) as target:
+            measured = [Measured(path) for path in paths]
+            cool = target.state()["temperature_c"] if cool_down else None
+            turns = [(r, t, m) for r in range(rounds) for t in threads for m in measured]
+            for turn, (number, count, each) in enumerate(turns):
+                if turn and cool_down:
+                    _rest(target, cool, cool_down)
+                each.run(target, dataclasses.replace(setting, threads=count), number)
+                done += 1
+                progress("profile", done, total)
+            for each in measured:
+                each.memory = target.peak_memory(
+                    each.path, dataclasses.replace(setting, threads=threads[0])
+                )
+                done += 1
+                progress("profile", done, total)
+            for model, each in zip(models, measured, strict=True):
+                records.append(each.record(str(model), target, cpus))
+    return records
+
+
+def _rest(target: Target, cool: float | None, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(min(1.0, seconds))
+        now = target.state()["temperature_c"] if cool is not None else None
+        if now is not None and now <= cool + 2:
+            return
+
+
+class Measured:
+    """One model on one target, as its runs come in."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.digest = path, sha256(path)
+        self.date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.runs: list[Run] = []
+        self.answers: list[dict] = []
+        self.notes: list[str] = []
+        self.memory: dict | None = None
+
+    def run(self, target: Target, setting: Setting, number: int) -> None:
+        """Another process with this setting."""
+        before = target.state()
+        answer = target.time_runs(self.path, setting)
+        run = _run(answer, number, before, target.state())
+        self.runs.append(run)
+        self.answers.append(answer)
+        self.notes += _notes(run, setting, target.machine()["cores"])
+
+    def record(self, model: str, target: Target, cpus: str | None) -> Profile:
+        """What was measured, in full."""
+        first, memory, notes = self.answers[0], self.memory, list(dict.fromkeys(self.notes))
+        if any(each["model_sha256"] != self.digest for each in [*self.answers, memory or first]):
+            raise BadInputError(f"{model!r} was changed while it was measured; measure it again")
+        if memory and memory["source"] not in ("VmHWM", "arena"):
+            notes.append(
+                f"memory from {memory['source']}: the peak includes that of the runtime's import, "
+                "which may hide what the model needs"
+            )
+        return Profile(
+            model=model,
+            model_sha256=self.digest,
+            model_bytes=first["model_bytes"],
+            target=target.name,
+            method=METHOD.format(input=first["input"], call=first["call"]),
+            kind=target.kind,
+            runner=first["runner"],
+            runtime=first["runtime"],
+            runtime_version=first["runtime_version"],
+            cpus=cpus,
+            delegate=first["delegate"],
+            delegated_share=first["delegated_share"],
+            inputs=first["inputs"],
+            outputs=first["outputs"],
+            runs=self.runs,
+            memory=memory and Memory(**{each.name: memory[each.name] for each in fields(Memory)}),
+            notes=notes,
+            device=target.machine(),
+            environment=environment(),
+            date=self.date,
+        )
+
+
+def _check_options(models, on, threads, min_runs, min_seconds, rounds, cool_down) -> None:
+    if not models or not on:
+        raise UsageError("profile takes at least one model and one target")
     if not threads or any(not isinstance(count, int) or count < 1 for count in threads):
         raise UsageError(f"threads are whole numbers from 1, such as (1, 2); not {threads!r}")
     if min_runs < 1:
         raise UsageError(f"min_runs is at least 1, not {min_runs}")
-    if not (math.isfinite(min_seconds) and min_seconds >= 0):
-        raise UsageError(f"min_seconds is 0 or more, not {min_seconds}")
+    if rounds < 1:
+        raise UsageError(f"rounds is at least 1, not {rounds}")
+    for what, seconds in (("min_seconds", min_seconds), ("cool_down", cool_down)):
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise UsageError(f"{what} is 0 or more, not {seconds}")
 
 
-def _run(answer: dict, before: dict, after: dict) -> Run:
+def _run(answer: dict, number: int, before: dict, after: dict) -> Run:
     samples_ms = [nanoseconds / 1e6 for nanoseconds in answer["samples_ns"]]
     copied = ("threads", "import_ms", "init_ms", "first_ms", "warmup_runs", "steady", "stopped_by")
     return Run(
         **{name: answer[name] for name in copied},
+        round=number,
         latency=latency(samples_ms),
         samples_ms=samples_ms,
         state_before=before,
@@ -225,7 +328,7 @@ def _run(answer: dict, before: dict, after: dict) -> Run:
     )
 
 
-def _notes(run: Run, min_runs: int, min_seconds: float, cores: int) -> list[str]:
+def _notes(run: Run, setting: Setting, cores: int) -> list[str]:
     notes = []
     if run.threads > cores:
         notes.append(f"more threads than the {cores} usable cores: they wait for each other")
@@ -234,7 +337,7 @@ def _notes(run: Run, min_runs: int, min_seconds: float, cores: int) -> list[str]
     if run.stopped_by != "minimum":
         notes.append(
             f"stopped by {run.stopped_by} at {run.latency.count} runs, "
-            f"before {min_runs} runs and {min_seconds:g} s were both reached"
+            f"before {setting.min_runs} runs and {setting.min_seconds:g} s were both reached"
         )
     if not run.latency.valid:
         notes.append(f"p90 is INVALID: {run.latency.count} runs, and it takes 64")
@@ -247,4 +350,20 @@ def _notes(run: Run, min_runs: int, min_seconds: float, cores: int) -> list[str]
                 f"drifted: the second half's median is {abs(late / early - 1):.0%} {change}; "
                 "the clock rate or another program's load changed"
             )
+    notes += _changed(run.state_before, run.state_after)
     return [f"threads {run.threads}: {note}" for note in notes]
+
+
+def _changed(before: dict, after: dict) -> list[str]:
+    """What changed on the device while it ran, of what a figure depends on."""
+    notes = []
+    was, now = before["temperature_c"], after["temperature_c"]
+    if None not in (was, now) and now > was + WARMER_C:
+        notes.append(f"the device got warmer, from {was:g} to {now:g} degrees")
+    was, now = before["frequency_mhz"], after["frequency_mhz"]
+    if None not in (was, now) and now < was * (1 - SLOWER):
+        notes.append(f"the fastest core's clock fell from {was:g} to {now:g} MHz")
+    for name in ("governor", "thermal_status", "throttled", "battery_status"):
+        if before[name] != after[name]:
+            notes.append(f"{name} changed from {before[name]} to {after[name]}")
+    return notes

@@ -14,7 +14,10 @@ RUNTIMES = {
     "tflite-runtime": "tflite_runtime",
     "tensorflow": "tensorflow",
 }
-"""Distribution → import name."""
+"""Distribution → import name, of the runtimes for Python."""
+
+C_RUNTIME = "litert-c"
+"""The C runner of deploy/, which needs no Python where it runs."""
 
 INSTALL = {
     "ai-edge-litert": "pip install ai-edge-litert",
@@ -36,8 +39,10 @@ def choose_runtime(name: str | None = None) -> str:
                 return known
         raise MissingError(f"no runtime for .tflite files is here; {INSTALL['ai-edge-litert']}")
     if name not in RUNTIMES:
-        known = ", ".join(RUNTIMES)
-        raise UsageError(f"unknown runtime {name!r}; known: {known}{nearest(name, RUNTIMES)}")
+        known = [*RUNTIMES, C_RUNTIME]
+        raise UsageError(
+            f"unknown runtime {name!r}; known: {', '.join(known)}{nearest(name, known)}"
+        )
     if not _installed(name):
         raise MissingError(f"the runtime {name} is not installed here; {INSTALL[name]}")
     return name

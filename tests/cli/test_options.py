@@ -13,6 +13,7 @@ from kzoo.cli import cli
 from kzoo.compress.qat import ROUNDED_PHASE
 from kzoo.compress.tune import PHASE
 from kzoo.learn.phase import Phase
+from kzoo.measure.profile import profile_all
 
 HERE_ALONE = {"as_json"}
 """Options that are about printing."""
@@ -54,7 +55,7 @@ DIFFERENCES = {
     "recipe": (set(), set()),
     "list": (set(), set()),
 }
-FUNCTIONS = {"data": kzoo.load_data, "list": kzoo.list_models}
+FUNCTIONS = {"data": kzoo.load_data, "list": kzoo.list_models, "profile": profile_all}
 
 
 def function(name: str):
@@ -145,17 +146,17 @@ def test_defaults_are_the_functions_defaults(name):
 def test_threads_are_as_many_numbers_as_follow(typed, threads, monkeypatch):
     asked = {}
 
-    def profile(model, **options):
-        asked.update(options, model=model)
+    def profile_all(models, **options):
+        asked.update(options, models=models)
         raise click.ClickException("enough")
 
-    monkeypatch.setattr("kzoo.measure.profile.profile", profile)
+    monkeypatch.setattr("kzoo.measure.profile.profile_all", profile_all)
     CliRunner().invoke(cli, ["profile", *typed.split()])
-    assert asked["model"] == "m.tflite"
+    assert asked["models"] == ("m.tflite",)
     assert tuple(asked["threads"]) == threads
 
 
-@pytest.mark.parametrize("typed", ["--threads", "--threads two", "--threads 1 x"])
+@pytest.mark.parametrize("typed", ["--threads", "--threads two", "--threads 1 -x"])
 def test_threads_that_are_no_numbers_are_refused(typed):
     done = CliRunner().invoke(cli, ["profile", "m.tflite", *typed.split()])
     assert done.exit_code == 2

@@ -127,7 +127,7 @@ class Kernel:
 
 def memory(script, monkeypatch, kernel: Kernel) -> dict:
     monkeypatch.setattr(script, "open", kernel.open, raising=False)
-    options = argparse.Namespace(model="model", threads=1, seed=0)
+    options = argparse.Namespace(model="model", threads=1, seed=0, delegate=None)
     return script.peak_memory(lambda **given: Interpreter(kernel, **given), options)
 
 

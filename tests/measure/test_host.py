@@ -1,30 +1,43 @@
 import contextlib
+import dataclasses
 import random
+import subprocess
 
+import numpy as np
 import pytest
 
 from kzoo.child import ChildCrashed
-from kzoo.errors import BadInputError, MissingError
-from kzoo.measure.runtimes import RUNTIMES, choose_runtime
-from kzoo.measure.targets import host
+from kzoo.environment import machine
+from kzoo.errors import BadInputError, MissingError, UsageError
+from kzoo.measure import runners
+from kzoo.measure.deploy import deploy_file
+from kzoo.measure.runtimes import C_RUNTIME, RUNTIMES, choose_runtime
+from kzoo.measure.target import Setting, open_target
+from kzoo.measure.targets import device
 
-QUICK = {"threads": 1, "min_runs": 5, "min_seconds": 0}
+QUICK = Setting(runtime="ai-edge-litert", min_runs=5, min_seconds=0)
+
+
+@pytest.fixture
+def host():
+    with open_target("host") as target:
+        yield target
 
 
 def stand_in(monkeypatch, tmp_path, code: str) -> None:
     """Replaces the script by one that does ``code``."""
     script = tmp_path / "benchmark.py"
     script.write_text("import os, signal, sys, time\n" + code)
-    monkeypatch.setattr(host, "deploy_file", lambda _: script)
+    monkeypatch.setattr(runners, "deploy_file", lambda _: script)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_every_runtime_answers(runtime, small):
+def test_every_runtime_answers(runtime, small, host):
     try:
         choose_runtime(runtime)
     except MissingError as error:
         pytest.skip(str(error))
-    answer = host.time_runs(small, runtime=runtime, **QUICK)
+    answer = host.time_runs(small, dataclasses.replace(QUICK, runtime=runtime))
     assert answer["runtime"] == runtime
     assert answer["runtime_version"] != "unknown"
     assert len(answer["samples_ns"]) >= 5
@@ -33,13 +46,13 @@ def test_every_runtime_answers(runtime, small):
     assert answer["input"] == "random pixels, seed 0, int8 over its full range"
 
 
-def test_the_runs_of_the_warm_up_are_told(tiny):
-    answer = host.time_runs(tiny, runtime="ai-edge-litert", **QUICK)
+def test_the_runs_of_the_warm_up_are_told(tiny, host):
+    answer = host.time_runs(tiny, QUICK)
     assert answer["warmup_runs"] == len(answer["warmup_ns"]) >= 2 * answer["window"]
 
 
-def test_a_small_model_s_memory_is_not_hidden_by_the_import(tiny):
-    answer = host.peak_memory(tiny, runtime="ai-edge-litert", threads=1)
+def test_a_small_model_s_memory_is_not_hidden_by_the_import(tiny, host):
+    answer = host.peak_memory(tiny, QUICK)
     if answer["source"] != "VmHWM":
         pytest.skip("this system does not reset VmHWM")
     grown = answer["peak_bytes"] - answer["baseline_bytes"]
@@ -47,31 +60,29 @@ def test_a_small_model_s_memory_is_not_hidden_by_the_import(tiny):
     assert not {"samples_ns", "init_ms", "import_ms"} & set(answer)
 
 
-def test_the_delegate_and_its_share_are_told(mlperf_tiny):
-    answer = host.time_runs(
-        mlperf_tiny / "pretrainedResnet_quant.tflite", runtime="ai-edge-litert", **QUICK
-    )
+def test_the_delegate_and_its_share_are_told(mlperf_tiny, host):
+    answer = host.time_runs(mlperf_tiny / "pretrainedResnet_quant.tflite", QUICK)
     # XNNPACK leaves AVERAGE_POOL_2D and SOFTMAX of the 16 int8 nodes to the interpreter.
     assert (answer["delegate"], answer["delegated_share"]) == ("XNNPACK", 0.875)
 
 
-def test_a_model_the_runtime_refuses_is_a_line_not_a_traceback(mlperf_tiny):
+def test_a_model_the_runtime_refuses_is_a_line_not_a_traceback(mlperf_tiny, host):
     with pytest.raises(BadInputError, match="refuses the model") as caught:
-        host.time_runs(mlperf_tiny / "tflm_person_detect.tflite", runtime="ai-edge-litert", **QUICK)
+        host.time_runs(mlperf_tiny / "tflm_person_detect.tflite", QUICK)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("keep", [0.05, 0.3, 0.6, 0.95])
-def test_a_truncated_model_is_bad_input(keep, small, tmp_path):
+def test_a_truncated_model_is_bad_input(keep, small, tmp_path, host):
     content = small.read_bytes()
     path = tmp_path / "truncated.tflite"
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(BadInputError):
-        host.time_runs(path, runtime="ai-edge-litert", **QUICK)
+        host.time_runs(path, QUICK)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_flipped_model_is_measured_or_bad_input(seed, small, tmp_path):
+def test_a_flipped_model_is_measured_or_bad_input(seed, small, tmp_path, host):
     """The tables of the first 900 bytes are damaged; some flips change nothing that matters."""
     dice, content = random.Random(seed), bytearray(small.read_bytes())
     for _ in range(4):
@@ -79,34 +90,40 @@ def test_a_flipped_model_is_measured_or_bad_input(seed, small, tmp_path):
     path = tmp_path / "flipped.tflite"
     path.write_bytes(content)
     with contextlib.suppress(BadInputError):  # anything else fails the test
-        assert host.time_runs(path, runtime="ai-edge-litert", **QUICK)["samples_ns"]
+        assert host.time_runs(path, QUICK)["samples_ns"]
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL"])
-def test_a_crash_names_the_signal(name, small, tmp_path, monkeypatch):
+def test_a_crash_names_the_signal(name, small, tmp_path, monkeypatch, host):
     stand_in(monkeypatch, tmp_path, f"os.kill(os.getpid(), signal.{name})")
     with pytest.raises(BadInputError, match=rf"crashed the runtime ai-edge-litert \({name}\)"):
-        host.time_runs(small, runtime="ai-edge-litert", **QUICK)
+        host.time_runs(small, QUICK)
 
 
-def test_a_model_that_hangs_is_stopped(small, tmp_path, monkeypatch):
+def test_a_model_that_hangs_is_stopped(small, tmp_path, monkeypatch, host):
     stand_in(monkeypatch, tmp_path, "time.sleep(60)")
-    monkeypatch.setattr(host, "STARTUP_SECONDS", 0.5)
+    monkeypatch.setattr(device, "STARTUP_SECONDS", 0.5)
     with pytest.raises(BadInputError, match=r"no answer in 0\.5 s"):
-        host.peak_memory(small, runtime="ai-edge-litert", threads=1)
+        host.peak_memory(small, QUICK)
 
 
-def test_a_runtime_that_cannot_be_imported_is_missing(small, tmp_path, monkeypatch):
+def test_a_runtime_that_cannot_be_imported_is_missing(small, tmp_path, monkeypatch, host):
     stand_in(monkeypatch, tmp_path, "print('error: no such', file=sys.stderr); sys.exit(3)")
     with pytest.raises(MissingError, match=r"^no such$"):
-        host.time_runs(small, runtime="ai-edge-litert", **QUICK)
+        host.time_runs(small, QUICK)
 
 
 @pytest.mark.parametrize("code", ["print('no record')", "sys.exit(1)", ""])
-def test_a_fault_of_the_script_is_not_blamed_on_the_model(code, small, tmp_path, monkeypatch):
+def test_a_fault_of_the_script_is_not_blamed_on_the_model(code, small, tmp_path, monkeypatch, host):
     stand_in(monkeypatch, tmp_path, code)
     with pytest.raises(ChildCrashed):
-        host.time_runs(small, runtime="ai-edge-litert", **QUICK)
+        host.time_runs(small, QUICK)
+
+
+def state(root) -> dict:
+    script = deploy_file("linux/state.sh")
+    done = subprocess.run(["sh", script, root], capture_output=True, text=True, check=True)
+    return device.told(done.stdout)["state"]
 
 
 def test_the_state_is_read_where_the_machine_tells(tmp_path):
@@ -116,17 +133,84 @@ def test_the_state_is_read_where_the_machine_tells(tmp_path):
         path.write_text(text + "\n")
 
     for core, frequency in enumerate(("600000", "1500000")):
-        put(f"devices/system/cpu/cpu{core}/cpufreq/scaling_governor", "ondemand")
-        put(f"devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq", frequency)
-    put("class/thermal/thermal_zone0/temp", "48312")
-    put("class/thermal/thermal_zone1/temp", "51000")
-    put("class/thermal/thermal_zone2/temp", "N/A")
-    read = host.state(tmp_path)
-    assert (read["governor"], read["frequency_mhz"]) == ("ondemand", 1500.0)
-    assert read["temperature_c"] == 51.0
+        put(f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor", "ondemand")
+        put(f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq", frequency)
+    put("sys/class/thermal/thermal_zone0/temp", "48312")
+    put("sys/class/thermal/thermal_zone1/temp", "51000")
+    put("sys/class/thermal/thermal_zone2/temp", "N/A")
+    put("sys/class/power_supply/battery/capacity", "81")
+    put("sys/class/power_supply/battery/current_now", "-500000")
+    put("sys/class/power_supply/battery/voltage_now", "4000000")
+    put("proc/loadavg", "0.25 0.5 0.7 1/100 1")
+    assert state(tmp_path) == dict.fromkeys(device.STATE) | {
+        "governor": "ondemand",
+        "frequency_mhz": 1500.0,
+        "temperature_c": 51.0,
+        "battery_percent": 81,
+        "power_w": 2.0,
+        "load_1min": 0.25,
+    }
 
 
 def test_the_state_is_none_where_it_does_not(tmp_path):
-    read = host.state(tmp_path)
-    assert read.pop("load_1min") >= 0
-    assert set(read.values()) == {None}
+    assert state(tmp_path) == dict.fromkeys(device.STATE)
+
+
+def test_this_machine_is_told_as_every_record_tells_it(host):
+    told = host.machine()
+    assert told.items() >= machine().items()
+
+
+@pytest.mark.parametrize("model", ["pretrainedResnet_quant.tflite", "vww_96_float.tflite"])
+def test_the_c_runner_s_outputs_are_python_s(model, mlperf_tiny, host):
+    """Bit for bit: the same library computes both."""
+    file = mlperf_tiny / model
+    inputs = host.time_runs(file, QUICK)["inputs"]
+    images = np.random.default_rng(0).integers(0, 255, (3, *inputs[0]["shape"]))
+    raw = images.astype(inputs[0]["dtype"]).tobytes()
+    answers = [
+        host.outputs(file, raw, dataclasses.replace(QUICK, runtime=runtime))
+        for runtime in ("ai-edge-litert", C_RUNTIME)
+    ]
+    assert answers[0]["outputs"] == answers[1]["outputs"]
+    assert answers[0]["images"] == answers[1]["images"] == 3
+    assert answers[0]["model_sha256"] == answers[1]["model_sha256"]
+
+
+def test_the_c_runner_s_record_has_what_python_s_has(tiny, host):
+    python, c = (
+        host.time_runs(tiny, dataclasses.replace(QUICK, runtime=runtime))
+        for runtime in ("ai-edge-litert", C_RUNTIME)
+    )
+    assert set(python) - set(c) == {"python", "numpy"}
+    assert set(c) <= set(python)
+    same = ("runtime", "runtime_version", "model_sha256", "model_bytes", "delegate", "stopped_by")
+    assert {name: c[name] for name in same} == {name: python[name] for name in same}
+    assert c["outputs"][0]["shape"] == python["outputs"][0]["shape"]
+    memory = host.peak_memory(tiny, dataclasses.replace(QUICK, runtime=C_RUNTIME))
+    assert tiny.stat().st_size < memory["peak_bytes"] - memory["baseline_bytes"] < 100e6
+
+
+@pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])
+def test_cores_that_are_not_there_are_wrong_use(runtime, tiny, host):
+    with pytest.raises(UsageError, match="--cpus"):
+        host.time_runs(tiny, dataclasses.replace(QUICK, runtime=runtime, cpus="901"))
+
+
+@pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])
+def test_without_a_delegate_it_says_none(runtime, tiny, host):
+    answer = host.time_runs(tiny, dataclasses.replace(QUICK, runtime=runtime, delegate="none"))
+    assert answer["delegate"] == "none"
+
+
+def test_cores_of_one_speed_are_neither_big_nor_little(host, monkeypatch):
+    monkeypatch.setattr(device, "told", lambda _: {"core_mhz": {0: 1800.0, 1: 1800.0}})
+    with pytest.raises(UsageError, match="one speed"):
+        host.cpus("big")
+
+
+def test_big_cores_are_the_fastest(host, monkeypatch):
+    speeds = {0: 1800.0, 1: 1800.0, 4: 2800.0, 5: 2800.0}
+    monkeypatch.setattr(device, "told", lambda _: {"core_mhz": speeds})
+    assert host.cpus("big") == "4,5"
+    assert host.cpus("little") == "0,1"

@@ -2,13 +2,14 @@ import datetime
 import hashlib
 import importlib.util
 import json
-import subprocess
+import time
 
 import pytest
 
 from kzoo.errors import BadInputError, MissingError, UsageError
-from kzoo.measure.profile import profile
-from kzoo.measure.targets import host
+from kzoo.measure.profile import profile, profile_all
+from kzoo.measure.targets.device import STATE, Device
+from kzoo.measure.targets.host import Local
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +72,12 @@ def fake_target(
 ) -> None:
     """Answers without a process."""
 
-    def time_runs(model, **options):
+    def time_runs(_self, model, setting):
         return {
-            "threads": options["threads"],
+            "threads": setting.threads,
+            "runner": "ai-edge-litert",
+            "runtime": "ai-edge-litert",
+            "call": "nothing",
             "import_ms": 1.0,
             "init_ms": 1.0,
             "first_ms": 1.0,
@@ -92,7 +96,7 @@ def fake_target(
             **changes,
         }
 
-    def peak_memory(model, **_):
+    def peak_memory(_self, model, _setting):
         sha = hashlib.sha256(model.read_bytes()).hexdigest()
         return {
             "threads": 1,
@@ -102,8 +106,8 @@ def fake_target(
             "model_sha256": sha,
         }
 
-    monkeypatch.setattr(host, "time_runs", time_runs)
-    monkeypatch.setattr(host, "peak_memory", peak_memory)
+    monkeypatch.setattr(Device, "time_runs", time_runs)
+    monkeypatch.setattr(Device, "peak_memory", peak_memory)
 
 
 def test_too_few_runs_make_the_p90_invalid(small, monkeypatch):
@@ -145,7 +149,7 @@ def test_a_file_changed_in_between_is_refused(small, monkeypatch):
     ("options", "said"),
     [
         ({"runtime": "lite-rt"}, "unknown runtime 'lite-rt'"),
-        ({"target": "hots"}, "did you mean host"),
+        ({"on": "hots"}, "did you mean host"),
         ({"threads": (0,)}, "threads are whole numbers"),
         ({"threads": ()}, "threads are whole numbers"),
         ({"threads": (1.5,)}, "threads are whole numbers"),
@@ -186,14 +190,70 @@ def test_a_path_that_looks_like_an_option_is_measured(small, tmp_path, monkeypat
 
 def test_three_processes_for_two_thread_counts_and_the_memory(small, monkeypatch):
     commands = []
-    run = subprocess.run
+    run = Local.run
 
-    def spy(command, **options):
+    def spy(self, command, **options):
         commands.append(command)
-        return run(command, **options)
+        return run(self, command, **options)
 
-    monkeypatch.setattr(host.subprocess, "run", spy)
+    monkeypatch.setattr(Local, "run", spy)
     profile(small, threads=(2, 1), min_runs=1, min_seconds=0)
+    commands = [command for command in commands if "--threads" in command]
     threads = [command[command.index("--threads") + 1] for command in commands]
     assert threads == ["2", "1", "2"]
     assert ["--memory" in command for command in commands] == [False, False, True]
+
+
+def test_several_models_take_turns(small, tiny, monkeypatch):
+    fake_target(monkeypatch)
+    order = []
+    time_runs = Device.time_runs
+
+    def spy(self, model, setting):
+        order.append((model.name, setting.threads))
+        return time_runs(self, model, setting)
+
+    monkeypatch.setattr(Device, "time_runs", spy)
+    records = profile_all([small, tiny], threads=(1, 2))
+    names = ["small.tflite", "tiny.tflite"]
+    assert order == [(name, count) for _ in range(2) for count in (1, 2) for name in names]
+    assert [record.model for record in records] == [str(small), str(tiny)]
+    for record in records:
+        assert [(run.round, run.threads) for run in record.runs] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+def test_a_device_that_changed_is_noted(small, monkeypatch):
+    fake_target(monkeypatch)
+    cold = dict.fromkeys(STATE) | {"temperature_c": 40.0, "frequency_mhz": 2000.0}
+    warm = cold | {"temperature_c": 46.0, "frequency_mhz": 1500.0, "throttled": "0x4"}
+    states = iter([cold, warm])
+    monkeypatch.setattr(Device, "state", lambda _: next(states))
+    assert profile(small).notes == [
+        "threads 1: the device got warmer, from 40 to 46 degrees",
+        "threads 1: the fastest core's clock fell from 2000 to 1500 MHz",
+        "threads 1: throttled changed from None to 0x4",
+    ]
+
+
+def test_a_rest_ends_when_the_device_is_cool(small, monkeypatch):
+    fake_target(monkeypatch)
+    states = iter([40.0, 40.0, 50.0, 46.0, 43.0, 42.0, 42.0, 42.0])
+    told = []
+
+    def state(_):
+        told.append(dict.fromkeys(STATE) | {"temperature_c": next(states)})
+        return told[-1]
+
+    monkeypatch.setattr(Device, "state", state)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    profile(small, rounds=2, cool_down=60)
+    assert [each["temperature_c"] for each in told] == [40, 40, 50, 46, 43, 42, 42, 42]
+
+
+@pytest.mark.parametrize(
+    ("on", "error", "said"),
+    [("host:there", UsageError, "has no address"), ("hots", UsageError, "did you mean host")],
+)
+def test_a_wrong_target_says_what_is_meant(on, error, said, small):
+    with pytest.raises(error, match=said):
+        profile(small, on=on)

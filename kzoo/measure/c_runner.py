@@ -1,0 +1,145 @@
+"""deploy/runner/runner.c as a program for a device, and the libraries that it needs there.
+
+Built and fetched on demand, and kept in the cache: the program by the hash of its source, LiteRT's
+library from the wheel of the version that is installed here, the C library (for devices whose own
+is too old, or Android's) from Debian's packages for cross-compiling.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from kzoo.environment import version
+from kzoo.errors import MissingError, UsageError
+from kzoo.files import cache_folder, disk_errors
+from kzoo.measure.deploy import deploy_file
+
+OWN = os.uname().machine
+ABIS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
+"""uname -m → its GNU triplet."""
+GLIBC = "2.27"
+"""The oldest that the program itself runs on. The library asks for more: 2.34 on arm64."""
+CROSS = ("libc6", "libgcc-s1", "libstdc++6")
+PACKAGES_OF = {"x86_64": "amd64", "aarch64": "arm64"}
+C_LIBRARY = (
+    "libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0", "libstdc++.so.6",
+    "libgcc_s.so.1",
+)  # fmt: skip
+
+
+def files(abi: str, *, loader: bool) -> dict[str, Path]:
+    """What goes to the device, by name: ``runner``, ``libLiteRt.so``, and the C library's files."""
+    if abi not in ABIS:
+        raise UsageError(f"the C runner is built for {', '.join(ABIS)}; this device is {abi}")
+    found = {"runner": _program(abi), "libLiteRt.so": _library(abi)}
+    return found | ({file.name: file for file in _c_library(abi)} if loader else {})
+
+
+def runtime_version() -> str:
+    """Of the LiteRT that is installed here, which is what goes to devices."""
+    found = version("ai-edge-litert")
+    if found is None:
+        raise MissingError("the C runner needs LiteRT's library; pip install ai-edge-litert")
+    return found
+
+
+def _program(abi: str) -> Path:
+    source = deploy_file("runner/runner.c")
+    target = f"{ABIS[abi]}.{GLIBC}"
+    if importlib.util.find_spec("ziglang"):
+        compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target]
+        made_by = f"zig {version('ziglang')} {target}"
+    elif abi == OWN and (own := shutil.which("cc")):
+        compiler, made_by = [own], "cc"
+    else:
+        raise MissingError(
+            f"the C runner for {abi} is built by zig, which is not installed; "
+            "pip install 'kzoo[devices]'"
+        )
+    digest = hashlib.sha256(source.read_bytes() + made_by.encode()).hexdigest()[:16]
+
+    def build(folder: Path) -> None:
+        options = ["-std=gnu11", "-O2", "-o", folder / "runner", source, "-ldl"]
+        _tool([*compiler, *options], f"the C runner for {abi}")
+
+    return _kept(f"program-{digest}", build) / "runner"
+
+
+def _library(abi: str) -> Path:
+    wanted = runtime_version()
+    if abi == OWN:
+        package = importlib.util.find_spec("ai_edge_litert").submodule_search_locations[0]
+        return Path(package, "libLiteRt.so")
+
+    def unpack(folder: Path) -> None:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--python-version", "3.11", "--dest", folder]
+        for minor in (28, 27, 17):
+            command += ["--platform", f"manylinux_2_{minor}_{abi}"]
+        _tool([*command, f"ai-edge-litert=={wanted}"], f"LiteRT {wanted} for {abi}")
+        (wheel,) = folder.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            content = archive.read("ai_edge_litert/libLiteRt.so")
+        (folder / "libLiteRt.so").write_bytes(content)
+        wheel.unlink()
+
+    return _kept(f"litert-{wanted}-{abi}", unpack) / "libLiteRt.so"
+
+
+def _c_library(abi: str) -> list[Path]:
+    """The loader and the libraries beside it that `_library` needs."""
+    if abi == OWN:
+        said = _tool(["ldd", _library(abi)], "the libraries of LiteRT")
+        return [Path(path) for path in re.findall(r"(/\S+) \(0x", said)]
+    names = [f"{name}-{PACKAGES_OF[abi]}-cross" for name in CROSS]
+
+    def unpack(folder: Path) -> None:
+        what = f"the C library for {abi} (apt-get install {names[-1]})"
+        _tool(["apt-get", "download", "-qq", *names], what, folder)
+        for package in folder.glob("*.deb"):
+            _tool(["dpkg-deb", "-x", package, folder], what)
+            package.unlink()
+
+    place = Path("usr", ABIS[abi], "lib")
+    installed = "/" / place
+    folder = installed if installed.is_dir() else _kept(f"glibc-{abi}", unpack) / place
+    (loader,) = folder.glob("ld-linux*.so.*")
+    return [loader, *(folder / name for name in C_LIBRARY)]
+
+
+def _kept(name: str, fill: Callable[[Path], None]) -> Path:
+    """The folder of this name in the cache, filled once: whole, or not there."""
+    kept = cache_folder() / "runner" / name
+    if not kept.is_dir():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(kept), tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as work:
+            new = Path(work, "new")
+            new.mkdir()
+            fill(new)
+            with contextlib.suppress(OSError):  # another process was first
+                new.rename(kept)
+    return kept
+
+
+def _tool(command: list, what: str, folder: Path | None = None) -> str:
+    try:
+        done = subprocess.run(
+            [str(part) for part in command], capture_output=True, text=True, cwd=folder, check=False
+        )
+    except FileNotFoundError as error:
+        raise MissingError(f"{what} needs {command[0]}, which is not installed") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise MissingError(f"{what} cannot be had: {last}")
+    return done.stdout

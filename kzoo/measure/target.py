@@ -1,0 +1,103 @@
+"""What is measured on: a name that a user types, opened as an object with the same questions."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from kzoo.errors import UsageError, nearest
+
+TARGETS = {
+    "host": "this machine",
+    "adb": "an Android phone: adb, or adb:SERIAL where there are several",
+    "ssh": "a Raspberry Pi or any Linux machine: ssh:USER@HOST, or a name of ~/.ssh/config",
+    "coral": "a Coral Edge TPU here, or coral+ssh:USER@HOST",
+    "browser": "a browser on this machine; other devices open the page of kzoo serve",
+    "micro": "TensorFlow Lite for Microcontrollers, in a process here",
+    "emulated": "emulated:arm64, the C runner for arm64 under qemu; never a latency to quote",
+}
+"""Scheme → what it is. Each is `kzoo/measure/targets/SCHEME.py` with ``connect(where)``."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model is to be run; what a target cannot do it refuses by UsageError.
+
+    Attributes:
+        runtime: of `kzoo.measure.runtimes.RUNTIMES`, or "litert-c"; None takes what the target has.
+        threads: of the runtime.
+        cpus: the cores it may run on, such as "4-7" or "0,2"; "big" or "little"; None: any.
+        delegate: "xnnpack", "none", "gpu", "nnapi" or "edgetpu"; None: the runtime's default.
+        min_runs: timed runs, at least.
+        min_seconds: of timed runs, at least; timing ends at 60 s or at this, if it is longer.
+    """
+
+    runtime: str | None = None
+    threads: int = 1
+    cpus: str | None = None
+    delegate: str | None = None
+    min_runs: int = 100
+    min_seconds: float = 1.0
+
+    @property
+    def max_seconds(self) -> float:
+        return max(60.0, self.min_seconds)
+
+
+class Target(Protocol):
+    """An open target. `Device` is most of them; a browser and a microcontroller are their own.
+
+    Attributes:
+        name: as typed, completed by what tells it from others: "adb:R58N123".
+        kind: "measured" or "emulated".
+    """
+
+    name: str
+    kind: str
+
+    def machine(self) -> dict:
+        """``processor``, ``simd``, ``cores``, ``memory_bytes``, ``architecture``, ``system``."""
+
+    def state(self) -> dict:
+        """What slows or hastens a run now, None where it is hidden: see `device.STATE`."""
+
+    def time_runs(self, model: Path, setting: Setting) -> dict:
+        """The record of deploy/linux/benchmark.py, from a fresh process (or page)."""
+
+    def peak_memory(self, model: Path, setting: Setting) -> dict | None:
+        """The same with ``--memory``; None where the target does not tell."""
+
+    def outputs(self, model: Path, inputs: bytes, setting: Setting) -> dict:
+        """Runs images one by one; ``inputs`` are raw tensors in the model's own type.
+
+        Returns ``outputs``, the raw output tensors as bytes, beside the runtime and its version.
+        """
+
+    def close(self) -> None:
+        """Leaves the target as it was found."""
+
+
+@contextlib.contextmanager
+def open_target(name: str) -> Iterator[Target]:
+    """Connects to a target and closes it after the block.
+
+    Raises:
+        UsageError: no target has this name.
+        MissingError: it is not there, or a tool to reach it is not; the message says what to do.
+    """
+    scheme, _, where = name.partition(":")
+    module, _, over = scheme.partition("+")
+    if module not in TARGETS or (over and over not in TARGETS):
+        known = ", ".join(TARGETS)
+        raise UsageError(f"unknown target {name!r}; known: {known}{nearest(module, TARGETS)}")
+    if over:
+        where = f"{over}:{where}" if where else over
+    target = importlib.import_module(f"kzoo.measure.targets.{module}").connect(where)
+    try:
+        yield target
+    finally:
+        target.close()
