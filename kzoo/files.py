@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kzoo.errors import BadInputError, MissingError, UsageError
@@ -113,6 +113,22 @@ def beside(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def filled_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Returns ``folder``, filled by ``fill`` if it is not there: it is whole, or not there."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            disk_errors(folder),
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as work,
+        ):
+            new = Path(work, "new")
+            new.mkdir()
+            fill(new)
+            with contextlib.suppress(OSError):  # another process was first
+                new.rename(folder)
+    return folder
 
 
 def _umask() -> int:

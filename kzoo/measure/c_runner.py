@@ -7,7 +7,6 @@ is too old, or Android's) from Debian's packages for cross-compiling.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -15,14 +14,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 from kzoo.environment import version
 from kzoo.errors import MissingError, UsageError
-from kzoo.files import cache_folder, disk_errors
+from kzoo.files import cache_folder, filled_once
 from kzoo.measure.deploy import deploy_file
 
 OWN = os.uname().machine
@@ -71,9 +68,9 @@ def _program(abi: str) -> Path:
 
     def build(folder: Path) -> None:
         options = ["-std=gnu11", "-O2", "-o", folder / "runner", source, "-ldl"]
-        _tool([*compiler, *options], f"the C runner for {abi}")
+        tool([*compiler, *options], f"the C runner for {abi}")
 
-    return _kept(f"program-{digest}", build) / "runner"
+    return filled_once(_kept(f"program-{digest}"), build) / "runner"
 
 
 def _library(abi: str) -> Path:
@@ -87,52 +84,43 @@ def _library(abi: str) -> Path:
         command += ["--only-binary=:all:", "--python-version", "3.11", "--dest", folder]
         for minor in (28, 27, 17):
             command += ["--platform", f"manylinux_2_{minor}_{abi}"]
-        _tool([*command, f"ai-edge-litert=={wanted}"], f"LiteRT {wanted} for {abi}")
+        tool([*command, f"ai-edge-litert=={wanted}"], f"LiteRT {wanted} for {abi}")
         (wheel,) = folder.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             content = archive.read("ai_edge_litert/libLiteRt.so")
         (folder / "libLiteRt.so").write_bytes(content)
         wheel.unlink()
 
-    return _kept(f"litert-{wanted}-{abi}", unpack) / "libLiteRt.so"
+    return filled_once(_kept(f"litert-{wanted}-{abi}"), unpack) / "libLiteRt.so"
 
 
 def _c_library(abi: str) -> list[Path]:
     """The loader and the libraries beside it that `_library` needs."""
     if abi == OWN:
-        said = _tool(["ldd", _library(abi)], "the libraries of LiteRT")
+        said = tool(["ldd", _library(abi)], "the libraries of LiteRT")
         return [Path(path) for path in re.findall(r"(/\S+) \(0x", said)]
     names = [f"{name}-{PACKAGES_OF[abi]}-cross" for name in CROSS]
 
     def unpack(folder: Path) -> None:
         what = f"the C library for {abi} (apt-get install {names[-1]})"
-        _tool(["apt-get", "download", "-qq", *names], what, folder)
+        tool(["apt-get", "download", "-qq", *names], what, folder)
         for package in folder.glob("*.deb"):
-            _tool(["dpkg-deb", "-x", package, folder], what)
+            tool(["dpkg-deb", "-x", package, folder], what)
             package.unlink()
 
     place = Path("usr", ABIS[abi], "lib")
     installed = "/" / place
-    folder = installed if installed.is_dir() else _kept(f"glibc-{abi}", unpack) / place
+    folder = installed if installed.is_dir() else filled_once(_kept(f"glibc-{abi}"), unpack) / place
     (loader,) = folder.glob("ld-linux*.so.*")
     return [loader, *(folder / name for name in C_LIBRARY)]
 
 
-def _kept(name: str, fill: Callable[[Path], None]) -> Path:
-    """The folder of this name in the cache, filled once: whole, or not there."""
-    kept = cache_folder() / "runner" / name
-    if not kept.is_dir():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with disk_errors(kept), tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as work:
-            new = Path(work, "new")
-            new.mkdir()
-            fill(new)
-            with contextlib.suppress(OSError):  # another process was first
-                new.rename(kept)
-    return kept
+def _kept(name: str) -> Path:
+    return cache_folder() / "runner" / name
 
 
-def _tool(command: list, what: str, folder: Path | None = None) -> str:
+def tool(command: list, what: str, folder: Path | None = None) -> str:
+    """What a program prints; MissingError, of ``what``, if it is not installed or fails."""
     try:
         done = subprocess.run(
             [str(part) for part in command], capture_output=True, text=True, cwd=folder, check=False
