@@ -20,7 +20,7 @@ def runner_for(setting: Setting) -> Runner:
 
 
 @dataclass(frozen=True)
-class PythonRunner:
+class PythonRunner(Runner):
     """deploy/linux/benchmark.py with a runtime for Python.
 
     Attributes:
@@ -42,7 +42,7 @@ class PythonRunner:
 
 
 @dataclass(frozen=True)
-class CRunner:
+class CRunner(Runner):
     """deploy/runner/runner.c with libLiteRt.so: no Python is needed there.
 
     Attributes:

@@ -6,6 +6,7 @@ started, so that is all a transport is. A damaged model may take the runner down
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -84,12 +85,29 @@ class Transport(Protocol):
 
 
 class Runner(Protocol):
-    """A program of deploy/ that takes the options of deploy/linux/benchmark.py."""
+    """A program that runs a model; those of deploy/ take the options of deploy/linux/benchmark.py.
+
+    Attributes:
+        name: what records call it.
+    """
 
     name: str
 
     def command(self, transport: Transport, setting: Setting) -> tuple[list[str], dict]:
         """Argv up to the model, and variables of its environment. Puts its files there first."""
+
+    def argv(self, command: list[str], model: str, setting: Setting, options: list) -> list:
+        """The whole of it: ``command``, the model's path there, the setting, further options."""
+        argv = [*command, model, "--threads", setting.threads]
+        if setting.cpus:
+            argv += ["--cpus", setting.cpus]
+        if setting.delegate:
+            argv += ["--delegate", setting.delegate]
+        return [*argv, *options]
+
+    def record(self, ended: Ended, model: Path, setting: Setting) -> dict:  # noqa: ARG002
+        """What it told, or the error that its end stands for."""
+        return _record(ended, model, self.name)
 
 
 class Device:
@@ -156,19 +174,18 @@ class Device:
     def _run(self, model: Path, setting: Setting, options: list, timeout: float) -> dict:
         runner = self.runner_for(setting)
         command, environ = runner.command(self.transport, setting)
-        command += [self.transport.put(model), "--threads", setting.threads]
-        if cpus := self.cpus(setting.cpus):
-            command += ["--cpus", cpus]
-        if setting.delegate:
-            command += ["--delegate", setting.delegate]
-        argv = [str(part) for part in [*command, *options]]
+        setting = dataclasses.replace(setting, cpus=self.cpus(setting.cpus))
+        argv = runner.argv(command, self.transport.put(model), setting, options)
+        argv = [str(part) for part in argv]
         try:
             ended = self.transport.run(argv, timeout=timeout, environ=environ)
         except TimedOut as error:
             raise BadInputError(
                 f"{str(model)!r}: {runner.name} gave no answer in {timeout:g} s and was stopped"
             ) from error
-        return _record(ended, model, runner.name) | {"runner": runner.name}
+        if ended.returncode < 0:
+            raise BadInputError(f"{str(model)!r} {_crash(runner.name, -ended.returncode)}")
+        return runner.record(ended, model, setting) | {"runner": runner.name}
 
     def _told(self) -> dict:
         script = self.transport.put(deploy_file("linux/state.sh"))
@@ -238,6 +255,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _crash(runner: str, number: int) -> str:
+    name = {each.value: each.name for each in signal.Signals}.get(number, f"signal {number}")
+    hint = "is there memory enough?" if name == "SIGKILL" else "the file is probably damaged"
+    return f"crashed the runtime {runner} ({name}); {hint}"
+
+
 def _record(ended: Ended, model: Path, runner: str) -> dict:
     """The last line of stdout, or the error that the exit code stands for."""
     if ended.returncode == 0:
@@ -245,10 +268,6 @@ def _record(ended: Ended, model: Path, runner: str) -> dict:
             return json.loads(ended.stdout.splitlines()[-1])
         except (IndexError, ValueError) as error:
             raise ChildCrashed(f"{runner} printed no record", _tail(ended.stderr)) from error
-    if ended.returncode < 0:
-        name = signal.Signals(-ended.returncode).name
-        hint = "is there memory enough?" if name == "SIGKILL" else "the file is probably damaged"
-        raise BadInputError(f"{str(model)!r} crashed the runtime {runner} ({name}); {hint}")
     said = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     if ended.returncode == BadInputError.exit_code and said:
         raise BadInputError(f"{str(model)!r}: {said[-1].removeprefix('error: ')}")
