@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kzoo.lite.snippet import snippet
     from kzoo.measure.profile import profile
     from kzoo.network.features import stage_features
+    from kzoo.measure.serve import serve
     from kzoo.registry import list_models
     from kzoo.runs.recipe import recipe
     from kzoo.runs.run import run
@@ -65,6 +66,7 @@ _API = {
     "explain": "kzoo.learn.explain",
     "profile": "kzoo.measure.profile",
     "run": "kzoo.runs.run",
+    "serve": "kzoo.measure.serve",
     "recipe": "kzoo.runs.recipe",
     "stage_features": "kzoo.network.features",
 }
@@ -97,6 +99,7 @@ __all__ = [
     "sensitivity",
     "slim",
     "snippet",
+    "serve",
     "stage_features",
 ]
 

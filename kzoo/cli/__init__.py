@@ -43,6 +43,7 @@ COMMANDS = {
     "snippet": "Write a program for a .tflite: in Python, for Android, as an array in C.",
     "profile": "Measure the latency and memory of a .tflite.",
     "run": "Run a whole pipeline from a config.",
+    "serve": "Serve a page on which any browser measures a .tflite, and tries it.",
     "report": "Write the HTML report of a run again.",
     "doctor": "What this machine can do, and what is missing.",
 }

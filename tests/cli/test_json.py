@@ -75,6 +75,7 @@ CASES = {
     "diff": ["diff", "good.tflite", "good.tflite"],
     "snippet": ["snippet", "good.tflite", "--language", "kotlin"],
     "profile": ["profile", "good.tflite", "--min-seconds", "0.1"],
+    "serve": ["serve", "good_int8.tflite", "--results", "0"],
     "run": ["run", "quickstart", *SMALL, "-o", "new_run"],
     "report": ["report", "run"],
     "doctor": ["doctor"],
@@ -106,6 +107,7 @@ KEYS = {
     "diff": {"files", "same", "sizes", "added", "dtypes", "weights"},
     "snippet": {"file", "sha256", "language", "program"},
     "profile": {"model_sha256", "runs", "memory", "environment"},
+    "serve": {"url", "models", "records", "files"},
     "run": {"folder", "rows", "ran", "kept", "failures"},
     "report": {"report"},
     "doctor": {"ready", "items"},
@@ -149,6 +151,8 @@ LIKE_PRUNE = ("cluster", "slim", "qat", "sensitivity", "distill")
 def test_the_record_is_all_that_is_printed(verb, command):
     if verb == "compile" and not shutil.which("edgetpu_compiler"):
         pytest.skip("needs Coral's edgetpu_compiler")
+    if verb == "serve" and not shutil.which("npm"):
+        pytest.skip("needs npm, which fetches LiteRT.js; install Node.js")
     code, printed = command(*CASES[verb], "--json")
     assert code == 0
     record = json.loads(printed)

@@ -50,6 +50,7 @@ DIFFERENCES = {
     "inspect": ({"graph", "force"}, {"packed"}),
     "diff": (set(), set()),
     "profile": (set(), set()),
+    "serve": (set(), {"opened", "told"}),  # callbacks
     "convert": (set(), set()),
     "run": (set(), set()),
     "recipe": (set(), set()),

@@ -1,0 +1,62 @@
+"""kzoo serve"""
+
+from __future__ import annotations
+
+import click
+
+from kzoo.cli.terminal import json_option, show, table
+
+
+@click.command("serve")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path())
+@click.option("--lan", is_flag=True, help="For other devices of the network, not this one alone.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="[default: a free one]")
+@click.option("-o", "--output", type=click.Path(), help="Folder for the records, a file each.")
+@click.option("--results", type=click.IntRange(0), help="End after so many.  [default: at Ctrl-C]")
+@click.option("--min-runs", default=100, show_default=True, help="Timed runs, at least.")
+@click.option(
+    "--min-seconds", default=1.0, show_default=True, help="Seconds of timed runs, at least."
+)
+@json_option
+def command(models, as_json, **options) -> None:
+    """Serve a page on which any phone's or laptop's browser measures .tflite files.
+
+    The page also classifies photos and the camera, which stay in the browser. What is measured
+    comes back here, a line each, and to the folder of --output.
+
+    \b
+    Examples:
+      kzoo serve net.tflite
+      kzoo serve net.tflite net_int8.tflite --lan --output results/
+    """
+    from kzoo.measure.serve import qr_code, serve
+
+    def opened(url: str) -> None:
+        code = qr_code(url) if options["lan"] else ""
+        click.echo("\n".join(each for each in (code, url, "Ctrl-C ends it") if each), err=True)
+
+    def told(news) -> None:
+        click.echo(news if isinstance(news, str) else "  ".join(_row(news.to_dict())), err=True)
+
+    found = serve(models, opened=opened, told=told, **options).to_dict()
+    rows = [_row(record) for record in found["records"]]
+    header = ("model", "device", "cores", "runs on", "threads", "p50 ms", "p90 ms", "runs")
+    notes = [f"note  {note}" for each in found["records"] for note in each["notes"]]
+    shown = "\n".join([table(header, rows), *dict.fromkeys(notes)]) if rows else "no results"
+    show(found, shown, as_json)
+
+
+def _row(record: dict) -> tuple[str, ...]:
+    run, device = record["runs"][0], record["device"]
+    names = (device["model"], device["processor"], device["system"])
+    latency = run["latency"]
+    return (
+        record["model"],
+        ", ".join(name for name in names if name),
+        str(device["cores"]),
+        record["delegate"],
+        str(run["threads"]),
+        f"{latency['p50_ms']:.3f}",
+        f"{latency['p90_ms']:.3f}" if latency["valid"] else "INVALID",
+        str(latency["count"]),
+    )

@@ -1,0 +1,196 @@
+"""A page for the browsers of other devices, and the records of what they measure."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kzoo.errors import KzooError, MissingError, UsageError
+from kzoo.files import write_json
+from kzoo.measure.profile import Measured, Profile
+from kzoo.measure.target import Setting
+from kzoo.measure.targets.device import STATE
+from kzoo.measure.web_page import (
+    MAX_ANSWER,
+    Problem,
+    Timed,
+    browser_name,
+    checked,
+    device,
+    record,
+    served,
+    site,
+    summary,
+)
+from kzoo.measure.web_server import Post, Refused, serving
+
+MOST_RESULTS = 10_000
+"""Of one call: who has the address can send results until the disk is full."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What `serve` did.
+
+    Attributes:
+        url: where the page was, its token included.
+        models: the files, as given.
+        records: what browsers measured, a `kzoo.measure.profile.Profile` each.
+        files: where they were written, if they were.
+    """
+
+    url: str
+    models: list[str]
+    records: list[Profile]
+    files: list[str]
+
+    def to_dict(self) -> dict:
+        """The record as JSON values."""
+        return {
+            "url": self.url,
+            "models": self.models,
+            "records": [each.to_dict() for each in self.records],
+            "files": self.files,
+        }
+
+
+def serve(
+    models: Sequence[str | os.PathLike] | str | os.PathLike,
+    *,
+    lan: bool = False,
+    port: int = 0,
+    output: str | os.PathLike | None = None,
+    results: int | None = None,
+    min_runs: int = 100,
+    min_seconds: float = 1.0,
+    opened: Callable[[str], None] = lambda _: None,
+    told: Callable[[Profile | str], None] = lambda _: None,
+) -> Served:
+    """Serves a page on which any browser measures .tflite files and classifies photos with them.
+
+    Returns at Ctrl-C, or after ``results`` measurements. The page is at an address with a token,
+    without which nothing is answered; photos stay in the browser.
+
+    Args:
+        models: one or several .tflite files, of float32 or uint8 inputs and outputs.
+        lan: for other devices of the network; otherwise for this machine alone. As that is plain
+            http, browsers there give one thread, no WebGPU and no live camera.
+        port: 0 takes a free one.
+        output: a folder for the records, one JSON file each; made if it is not there.
+        results: how many measurements to wait for; None: until Ctrl-C.
+        min_runs: timed runs, at least.
+        min_seconds: of timed runs, at least.
+        opened: told the address.
+        told: told each record as it comes, or in a line what went wrong in a browser.
+
+    Raises:
+        UsageError: no model, a number out of range, or the port is taken.
+        MissingError: a file, LiteRT.js or the network is missing.
+        BadInputError: a file is no .tflite, or has an input or output that LiteRT.js does not take.
+    """
+    given = [models] if isinstance(models, (str, os.PathLike)) else [*models]
+    if not given:
+        raise UsageError("serve takes at least one .tflite file")
+    if min_runs < 1 or not (math.isfinite(min_seconds) and min_seconds >= 0):
+        raise UsageError(f"min_runs is at least 1 and min_seconds 0; not {min_runs}, {min_seconds}")
+    if results is not None and results < 0:
+        raise UsageError(f"results is 0 or more, not {results}")
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
+        raise UsageError(f"the output {str(output)!r} is a file; a folder is expected")
+    pages = [served(model) for model in given]
+    setting = Setting(min_runs=min_runs, min_seconds=min_seconds)
+    came, records, files = threading.Condition(), [], []
+
+    def result(body: bytes) -> bytes:
+        found = checked(Timed, body, pages)
+        with came:
+            if len(records) == MOST_RESULTS:
+                raise Refused(429, "there were enough results")
+            try:
+                made = _profile(str(given[found.model]), pages[found.model], found)
+                if output is not None:
+                    files.append(str(_write(Path(output), made)))
+            except KzooError as error:
+                told(str(error))
+                raise Refused(500, "see the terminal") from error
+            records.append(made)
+            told(made)
+            came.notify()
+        return summary(found)
+
+    def problem(body: bytes) -> bytes:
+        found = checked(Problem, body, pages)
+        told(f"{given[found.model]} failed in {browser_name(found.user_agent)}: {found.text}")
+        return b"{}"
+
+    posts = {"result": Post(result, MAX_ANSWER), "problem": Post(problem, MAX_ANSWER)}
+    with serving(site(pages, setting, posts), lan=lan, port=port) as url:
+        opened(url)
+        try:
+            with came:
+                while results is None or len(records) < results:
+                    came.wait(1.0)
+        except KeyboardInterrupt:
+            pass
+    return Served(url, [str(model) for model in given], records, files)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A `kzoo.measure.target.Target` that was measured already, in a browser somewhere."""
+
+    answer: dict
+    told: dict
+    name: str = "browser"
+    kind: str = "measured"
+
+    def machine(self) -> dict:
+        return self.told
+
+    def state(self) -> dict:
+        return dict.fromkeys(STATE)
+
+    def time_runs(self, model: Path, setting: Setting) -> dict:  # noqa: ARG002
+        return self.answer
+
+
+def _profile(name: str, page, found: Timed) -> Profile:
+    """The record, as `kzoo.measure.profile.profile` makes one of any target."""
+    target = _Answered(record(page, found), device(found.device))
+    measured = Measured(page.path)
+    measured.run(target, Setting(threads=found.threads), 0)
+    return measured.record(name, target, None)
+
+
+def _write(folder: Path, made: Profile) -> Path:
+    """A name of the model and the device, with the first number that is free."""
+    told = made.device
+    words = f"{Path(made.model).stem} {told['model'] or told['system']} {told['processor']}"
+    stem = re.sub(r"[^a-z0-9_]+", "-", words.lower()).strip("-")[:100]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingError(f"the folder {str(folder)!r} cannot be made: {error}") from error
+    number = 1
+    while (path := folder / f"{stem}-{number}.json").exists():
+        number += 1
+    write_json(path, made.to_dict())
+    return path
+
+
+def qr_code(text: str) -> str:
+    """A QR code in blocks of text; empty where segno, of ``kzoo[devices]``, is not installed."""
+    try:
+        import segno
+    except ImportError:
+        return ""
+    import io
+
+    drawn = io.StringIO()
+    segno.make(text, error="l", micro=False).terminal(drawn, compact=True)
+    return drawn.getvalue().rstrip("\n")
