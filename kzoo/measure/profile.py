@@ -269,7 +269,9 @@ class Measured:
 
     def record(self, model: str, target: Target, cpus: str | None) -> Profile:
         """What was measured, in full."""
-        first, memory, notes = self.answers[0], self.memory, list(dict.fromkeys(self.notes))
+        first, memory = self.answers[0], self.memory
+        told = [note for each in [*self.answers, memory or {}] for note in each.get("notes", [])]
+        notes = list(dict.fromkeys([*self.notes, *told]))
         if any(each["model_sha256"] != self.digest for each in [*self.answers, memory or first]):
             raise BadInputError(f"{model!r} was changed while it was measured; measure it again")
         if memory and memory["source"] not in ("VmHWM", "arena"):

@@ -143,6 +143,15 @@ def equal_dilation(op: Operator, _: bool) -> str | None:
 
 
 @_check
+def int8_scale_above(op: Operator, least: float) -> str | None:
+    """An int8 input's scale is not too small for the kernel's fixed-point multiplier."""
+    tensor = op.input(0)
+    if tensor is None or tensor.dtype != "int8" or not tensor.scale or tensor.scale > least:
+        return None
+    return f"its input's scale is {tensor.scale:.2g} (more than {least:.2g} is needed)"
+
+
+@_check
 def options(op: Operator, wanted: dict) -> str | None:
     """Options of the flatbuffer have these values."""
     for name, value in wanted.items():
