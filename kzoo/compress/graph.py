@@ -139,10 +139,23 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         BadInputError: the model is not made of a graph.
     """
     model = flat(model)
-    reads, calls_of = readers(model), {}
+    norms = norm_behind(model)
+    gone = {node for nodes in norms.values() for node in nodes}
+
+    def visit(call: Call):
+        layer = call.node.operation
+        if layer in norms:
+            return call.repeat(folded(layer, norms[layer][0].operation), use_bias=True)
+        return call.new(call.node.input_tensors[0]) if call.node in gone else call.repeat()
+
+    return replay(model, visit)
+
+
+def norm_behind(model: keras.Model) -> dict[object, list]:
+    """Of a flat model the layers that a BatchNormalization can be folded into: its calls."""
+    reads, calls_of, found = readers(model), {}, {}
     for node in calls(model):
         calls_of.setdefault(node.operation, []).append(node)
-    norms, gone = {}, set()
     for layer, nodes in calls_of.items():
         if is_linear(layer):
             axis = 1 if getattr(layer, "data_format", "") == "channels_first" else -1
@@ -151,16 +164,8 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
             # A shared layer is folded where all its calls lead to one BatchNormalization.
             one = len({node and node.operation for node in behind}) == 1
             if one and all(is_batch_norm(node, axis) for node in behind):
-                norms[layer] = behind[0].operation
-                gone |= set(behind)
-
-    def visit(call: Call):
-        layer = call.node.operation
-        if layer in norms:
-            return call.repeat(_folded(layer, norms[layer]), use_bias=True)
-        return call.new(call.node.input_tensors[0]) if call.node in gone else call.repeat()
-
-    return replay(model, visit)
+                found[layer] = behind
+    return found
 
 
 def is_linear(layer) -> bool:
@@ -205,8 +210,8 @@ def scale_and_offset(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray,
     return scale, beta - mean * scale
 
 
-def _folded(layer, norm) -> list[np.ndarray]:
-    """The weights of a layer that computes what it and the BatchNormalization behind it did."""
+def folded(layer, norm) -> list[np.ndarray]:
+    """Weights, a bias last, by which a layer computes what it and the norm behind it did."""
     *kernels, bias = [*layer.get_weights(), *([] if layer.use_bias else [0.0])]
     scale, offset = scale_and_offset(norm)
     # The output channels are the last axis, or the last two of a depthwise kernel.

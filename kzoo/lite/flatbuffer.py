@@ -89,7 +89,7 @@ def fill(model: schema.ModelT, kernels: Mapping[str, np.ndarray]) -> None:
         buffer = schema.BufferT()
         buffer.data = values.view(np.uint8).ravel()
         model.buffers.append(buffer)
-        tensor.buffer, tensor.name = len(model.buffers) - 1, tensor.name + b"/kernel"
+        tensor.buffer = len(model.buffers) - 1
     graph.inputs = left
 
 
@@ -125,13 +125,18 @@ def _named(name: str, index: int) -> schema.TensorMapT:
     return found
 
 
-def named(data: bytes, layers: Collection[str]) -> bytes:
+def named(data: bytes, layers: Collection[str], kernels: Sequence[str] = ()) -> bytes:
     """The file with its tensors called by Keras' layers: ``stem_conv/convolution;stem_bn/add``.
 
-    The converter's names start with the network's and count calls: ``net_1/stem_conv_1/..``.
+    The converter's names start with the network's and count calls: ``net_1/stem_conv_1/..``. An
+    input ``APART`` and a number gets the name in ``kernels``, of that number.
     """
     model = parse(data)
     graph = model.subgraphs[0]
+    for index in graph.inputs:
+        tensor = graph.tensors[index]
+        if (name := tensor.name.decode()).startswith(APART):
+            tensor.name = kernels[int(name.removeprefix(APART))].encode()
     names = [tensor.name.decode() for tensor in graph.tensors]
     for op in graph.operators:
         # What the function returns is called Identity: its kernel knows the layer.

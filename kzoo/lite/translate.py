@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from kzoo.compress.graph import flat
 from kzoo.compress.ranges import ranged_values
 from kzoo.errors import BadInputError
 from kzoo.lite import pixels, recipes
+from kzoo.lite.apart import Apart, apart, run_apart
 from kzoo.lite.calibration import calibrated
 from kzoo.lite.flatbuffer import APART, filled, finish, graph_input, named, operator, parse
 from kzoo.lite.metadata import with_metadata
@@ -25,9 +27,6 @@ from kzoo.network.model_file import gives_probabilities
 from kzoo.progress import Progress, silent
 
 COMPARED = 8
-LARGE_KERNEL = 32 << 20
-"""Bytes from which on a dense kernel goes around the converter, which takes 18 times as much memory
-as a network's weights: into the file it is put at the end."""
 
 
 def translate(
@@ -75,7 +74,7 @@ def translate(
     made_of = source(model, normalize, rounded=learned_ranges, sparse=sparse)
     images = np.load(f"{work}/calibration.npy") if bits else None
     started = time.perf_counter()
-    data, normalization, cast, apart = made_of.in_float(recipe, io, head)
+    data, normalization, cast, kernels = made_of.in_float(recipe, io, head)
     found, told = {}, {}
     if bits:
         feed = feeding(normalization, cast)
@@ -90,8 +89,8 @@ def translate(
     if recipe:
         data = recipes.applied(data, recipe, found, io, exclude)
     if learned_ranges and notes["whole"]:
-        kernels = {name: np.array(made_of.net.get_layer(name).kernel) for name in notes["whole"]}
-        data = in_one_step(data, kernels)
+        whole = {name: np.array(made_of.net.get_layer(name).kernel) for name in notes["whole"]}
+        data = in_one_step(data, whole)
     notes |= {
         "model": made_of.name,
         "quantization": recipe or "float32",
@@ -126,7 +125,7 @@ def translate(
     gc.collect()
 
     started = time.perf_counter()
-    Path(output).write_bytes(with_metadata(finish(data, gives, notes), notes, apart))
+    Path(output).write_bytes(with_metadata(finish(data, gives, notes), notes, kernels))
     return {
         "probabilities_only": probabilities_only,
         "compared": f"{len(chosen)} {kind}",
@@ -151,32 +150,17 @@ def in_float(
     normalization = _normalization(net) if whole and io != "float32" else None
     cast = io == "uint8" and not whole
     add_softmax = head == "probabilities" and not gives_probabilities(net)
-    large = {} if sparse else _large(net)
-    frozen = freeze(net, cast, add_softmax, normalization, apart=[*large.values()])
+    net = flat(net)
+    large = [] if sparse else apart(net)
+    frozen = freeze(net, cast, add_softmax, normalization, large=large)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if sparse:
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-    data = converter.convert()
-    data = named(data, {layer.name for layer in net._flatten_layers()})
-    # As a .tflite has it, (outputs, inputs).
-    kernels = {name: np.ascontiguousarray(np.asarray(d.kernel).T) for name, d in large.items()}
+    kernels = {f"{each.layer.name}/kernel": each.kernel for each in large}
+    data = named(converter.convert(), {layer.name for layer in net._flatten_layers()}, [*kernels])
     if recipe and kernels:
         data, kernels = filled(data, kernels), {}
     return finish(data, _gives(net, head)), normalization, cast, kernels
-
-
-def _large(net) -> dict[str, object]:
-    """The dense layers whose kernels go around the converter, by the name of their input."""
-    import keras
-
-    found = [
-        layer
-        for layer in net._flatten_layers()
-        if type(layer) is keras.layers.Dense
-        and 4 * np.prod(layer.kernel.shape, dtype=np.int64) > LARGE_KERNEL
-        and all(len(node.input_tensors[0].shape) == 2 for node in layer._inbound_nodes)
-    ]
-    return {f"{APART}{number}": layer for number, layer in enumerate(found)}
 
 
 def _gives(net, head: str) -> str:
@@ -230,13 +214,13 @@ def freeze(
     add_softmax: bool = False,
     normalization: list[float] | None = None,
     batch: int = 1,
-    apart: Sequence = (),
+    large: Sequence[Apart] = (),
 ):
     """The model as a concrete function of ``batch`` images, its variables turned into constants.
 
     An unfrozen one converts without an error into a file that cannot run (VAR_HANDLE). With a
     folded normalization it starts behind ``preprocess`` and takes normalized float32; with
-    ``cast`` it takes uint8. The kernels of the dense layers ``apart`` are inputs.
+    ``cast`` it takes uint8. The kernels of ``large`` are inputs.
     """
     import keras
     import tensorflow as tf
@@ -247,14 +231,13 @@ def freeze(
     shape = (batch, *net.inputs[0].shape[1:])
 
     def forward(image, *kernels):
-        given = [(d.kernel, tf.transpose(k)) for d, k in zip(apart, kernels, strict=True)]
-        with keras.StatelessScope(state_mapping=given):
-            found = net(tf.cast(image, tf.float32) if cast else image, training=False)
+        image = tf.cast(image, tf.float32) if cast else image
+        found = run_apart(net, image, large, kernels) if large else net(image, training=False)
         return tf.nn.softmax(found) if add_softmax else found
 
     specs = [tf.TensorSpec(shape, tf.uint8 if cast else tf.float32, name="image")]
-    for number, layer in enumerate(apart):
-        specs.append(tf.TensorSpec(layer.kernel.shape[::-1], name=f"{APART}{number}"))
+    for number, each in enumerate(large):
+        specs.append(tf.TensorSpec(each.kernel.shape, name=f"{APART}{number}"))
     concrete = tf.function(forward, input_signature=specs, autograph=False).get_concrete_function()
     return convert_variables_to_constants_v2(concrete)
 
