@@ -17,8 +17,9 @@ export function imageData(source, width, height) {
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
-// uint8 (height, width, channels) of ImageData; crop is a share of the shorter side.
+// uint8 (height, width, channels) of ImageData, which is changed; crop is a share of the shorter side.
 export function fitted(image, [height, width, channels], crop) {
+  if (channels === 1) grayed(image.data);
   const high = Math.round(height / crop), wide = Math.round(width / crop);
   const ratio = Math.min(image.width / wide, image.height / high);
   const left = (image.width - wide * ratio) / 2, top = (image.height - high * ratio) / 2;
@@ -33,7 +34,7 @@ export function fitted(image, [height, width, channels], crop) {
         g += shares[i] * image.data[at + 1];
         b += shares[i] * image.data[at + 2];
       }
-      lines[to++] = r; lines[to++] = g; lines[to++] = b;
+      lines[to++] = r + 0.5 | 0; lines[to++] = g + 0.5 | 0; lines[to++] = b + 0.5 | 0;
     }
   }
   const pixels = new Uint8ClampedArray(height * width * 3);
@@ -42,17 +43,20 @@ export function fitted(image, [height, width, channels], crop) {
     for (let x = 0; x < width * 3; x++) {
       let sum = 0;
       for (let i = 0; i < shares.length; i++) sum += shares[i] * lines[(start + i) * width * 3 + x];
-      pixels[to++] = sum;
+      pixels[to++] = sum + 0.5 | 0;
     }
   }
-  if (channels === 3) return new Uint8Array(pixels.buffer);
-  const gray = new Uint8Array(height * width); // ITU-R 601-2, in Pillow's whole numbers
-  for (let i = 0; i < gray.length; i++)
-    gray[i] = (19595 * pixels[3 * i] + 38470 * pixels[3 * i + 1] + 7471 * pixels[3 * i + 2] + 32768) >> 16;
-  return gray;
+  return new Uint8Array(channels === 3 ? pixels.buffer : pixels.filter((_, i) => i % 3 === 0));
 }
 
-// For each of `count` outputs from `first` on: where its inputs start, and the share of each.
+// Each pixel becomes its luma (ITU-R 601-2), in Pillow's whole numbers.
+function grayed(data) {
+  for (let i = 0; i < data.length; i += 4)
+    data[i] = data[i + 1] = data[i + 2] = (19595 * data[i] + 38470 * data[i + 1] + 7471 * data[i + 2] + 32768) >> 16;
+}
+
+// For each of `count` outputs from `first` on: where its inputs start, and the share of each, in
+// Pillow's steps of 2^-22.
 function weights(size, from, ratio, first, count) {
   const reach = Math.max(1, ratio);
   return Array.from({ length: count }, (_, i) => {
@@ -62,6 +66,6 @@ function weights(size, from, ratio, first, count) {
     const shares = [];
     for (let x = start; x < end; x++) shares.push(Math.max(0, 1 - Math.abs(x + 0.5 - center) / reach));
     const sum = shares.reduce((a, b) => a + b, 0);
-    return [start, shares.map((share) => share / sum)];
+    return [start, shares.map((share) => Math.round(share / sum * 2 ** 22) / 2 ** 22)];
   });
 }

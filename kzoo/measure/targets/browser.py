@@ -129,6 +129,7 @@ class Browser:
                         if time.monotonic() > until:
                             break
                         came.wait(SLICE_SECONDS)
+                why = browser.why
             finally:
                 browser.close()
         if wanted <= set(got):
@@ -144,5 +145,5 @@ class Browser:
             if "no WebGPU" in text:
                 raise MissingError(f"{self.name}: {text}; type --on browser:wasm")
             raise BadInputError(f"{str(model)!r} in LiteRT.js: {text}")
-        why = browser.why or f"{browser.name} gave no answer in {seconds:g} s and was stopped"
+        why = why or f"{browser.name} gave no answer in {seconds:g} s and was stopped"
         raise BadInputError(f"{str(model)!r}: {why}")
