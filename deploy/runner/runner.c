@@ -474,7 +474,7 @@ static void time_runs(void) {
 
 /* Every event of every run: its operator, and its time in whole microseconds. */
 static void time_operators(void) {
-  struct { char name[160]; int type; uint64_t index; int64_t *us; long count; } *found =
+  struct { char name[160]; int type; uint64_t index; int64_t *us; long run; } *found =
       calloc(MOST_OPERATORS, sizeof *found);
   int64_t *samples = malloc((size_t)options.min_runs * sizeof *samples), total = 0;
   long known = 0, runs = 0;
@@ -488,12 +488,14 @@ static void time_operators(void) {
     Event *events = calloc((size_t)count + 1, sizeof *events);
     CALL(LiteRtGetProfilerEvents, profiler, count, events);
     for (int e = 0, at = 0; e < count; e++, at++) {
-      /* runs repeat the same events in the same order: the search starts where the last ended */
+      /* Runs repeat the same events in the same order: the search starts where the last ended. A
+       * delegate counts its operators anew in each of its parts: one event of a run is one row's. */
       const char *tag = events[e].tag ? events[e].tag : "";
       long row = -1;
       for (long step = 0; step < known && row < 0; step++) {
         long candidate = (at + step) % known;
-        if (found[candidate].type == events[e].type && found[candidate].index == events[e].index &&
+        if (found[candidate].run < runs && found[candidate].type == events[e].type &&
+            found[candidate].index == events[e].index &&
             !strncmp(found[candidate].name, tag, sizeof found->name - 1))
           row = candidate;
       }
@@ -506,8 +508,8 @@ static void time_operators(void) {
         found[row].us = calloc((size_t)options.min_runs, sizeof(int64_t));
       }
       at = (int)row;
-      found[row].us[runs - 1] += (int64_t)events[e].elapsed_us;
-      found[row].count++;
+      found[row].us[runs - 1] = (int64_t)events[e].elapsed_us;
+      found[row].run = runs;
     }
     free(events);
   }

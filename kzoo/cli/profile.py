@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from kzoo.cli.terminal import Several, bar, json_option, pairs, show, table
+from kzoo.cli.terminal import Several, bar, force_option, json_option, pairs, show, table
 from kzoo.measure.target import TARGETS
-from kzoo.report.table import kilobytes
+from kzoo.report.table import kilobytes, percent, scaled
+
+SLOWEST = 15
+"""Layers that the terminal is told of."""
+BAR = 24
+"""Letters of the longest bar."""
 
 
 class Target(click.ParamType):
@@ -41,8 +48,8 @@ class Target(click.ParamType):
 )
 @click.option(
     "--runtime",
-    help="ai-edge-litert, tflite-runtime, tensorflow, or litert-c, the runner without Python.  "
-    "[default: what the target has]",
+    help="ai-edge-litert, tflite-runtime, tensorflow, litert-c, the runner without Python, or "
+    "benchmark_model.  [default: what the target has]",
 )
 @click.option("--cpus", help="Keep it on these cores: 4-7, or 0,2; or big, or little.")
 @click.option(
@@ -63,24 +70,103 @@ class Target(click.ParamType):
     show_default=True,
     help="Seconds of rest before a run, at most; fewer where the device tells that it is cool.",
 )
+@click.option(
+    "--ops",
+    type=click.Choice(["delegate", "node"]),
+    help="Time by operator too: as they are run, or the file's own by slower kernels.",
+)
+@click.option("--html", type=click.Path(), help="The page to write, with all of it drawn.")
+@force_option
 @json_option
-def command(models, on, as_json, **options) -> None:
+def command(models, on, html, force, as_json, **options) -> None:
     """Measure the latency and memory of .tflite files, here or on devices.
 
     \b
     Examples:
       kzoo profile net.tflite --threads 1 2
       kzoo profile net.tflite net_int8.tflite --on host adb ssh:pi@raspberrypi
+      kzoo profile net.tflite net_int8.tflite --ops node --html page.html
     """
+    from kzoo.files import new_output
     from kzoo.measure.profile import profile_all
+    from kzoo.report.page import ending_of
+    from kzoo.report.profile import write_profile
 
+    if html:
+        ending_of(html, "a profile")
+        new_output(html, force=force)
     with bar() as progress:
         found = profile_all(models, on=on, progress=progress, **options)
     records = [each.to_dict() for each in found]
-    if len(records) == 1:
-        show(records[0], _one(records[0]), as_json)
-    else:
-        show({"records": records}, _several(records), as_json)
+    text = _one(records[0]) if len(records) == 1 else _several(records)
+    if options["ops"]:
+        text = "\n\n".join([*_operators(records), text])
+    record = records[0] if len(records) == 1 else {"records": records}
+    if html:
+        write_profile(records, html)
+        record["html"] = html
+        text = f"{text}\npage  {html}"
+    show(record, text, as_json)
+
+
+def _operators(records: list[dict]) -> list[str]:
+    """Of two files on one target their layers side by side; of others the slowest of each."""
+    from kzoo.report.operators import by_kind, by_layer, side_by_side
+
+    parts = []
+    if len(records) == 2 and records[0]["target"] == records[1]["target"]:
+        pair = [by_layer(record["operators"]["operators"]) for record in records]
+        rows = sorted(side_by_side(*pair), key=lambda row: -max(us or 0 for us in row["us"]))
+        names = [Path(record["model"]).name for record in records]
+        parts.append(table(("layer", "operator", *_us(names), "ratio"), [
+            (row["layer"], ", ".join(row["kinds"]), *map(_time, row["us"]), _ratio(row["us"]))
+            for row in rows[:SLOWEST]
+        ]))  # fmt: skip
+    for record in records:
+        found = record["operators"]
+        layers = by_layer(found["operators"])
+        longest = max(row["us"] for row in layers)
+        if len(records) != 2 or not parts:
+            parts.append(table(("layer", "operator", "us", "share", "", "MACs", "a second"), [
+                (row["layer"], ", ".join(row["kinds"]), _time(row["us"]), percent(row['share']),
+                 _bar(row["us"] / longest), scaled(row["macs"]) if row["macs"] else "",
+                 scaled(1e6 * row["macs"] / row["us"]) if row["macs"] and row["us"] else "")
+                for row in sorted(layers, key=lambda row: -row["us"])[:SLOWEST]
+            ]))  # fmt: skip
+        parts.append(table(("kind", "count", "us", "of the time", "", "of the MACs"), [
+            (row["kind"], row["count"], _time(row["us"]), percent(row['share']),
+             _bar(row["share"]), percent(row['mac_share']) if row["macs"] else "")
+            for row in by_kind(found["operators"])
+        ]))  # fmt: skip
+        usual = f"; {found['usual_ms']:.3f} ms by the kernels that are used"
+        parts.append(pairs([
+            ("operators", f"{Path(record['model']).name}, mode {found['mode']}, "
+             f"{found['threads']} thread(s), {found['runs']} profiled runs"),
+            ("whole run", f"{found['profiled_ms']:.3f} ms profiled, {found['unprofiled_ms']:.3f} "
+             f"ms without (p50){usual if found['mode'] == 'node' else ''}"),
+            ("overhead", f"{100 * found['overhead']:+.1f} % of the profiler"),
+            ("coverage", f"{100 * found['coverage']:.1f} % of a run is inside operators"),
+            *(("note", note) for note in found["notes"]),
+        ]))  # fmt: skip
+    return parts
+
+
+def _us(names: list[str]) -> list[str]:
+    return [f"us {name}" for name in names]
+
+
+def _time(us: float | None) -> str:
+    return "" if us is None else f"{us:.1f}"
+
+
+def _ratio(us: list[float | None]) -> str:
+    return "" if None in us or not us[0] else f"{us[1] / us[0]:.2f}"
+
+
+def _bar(share: float) -> str:
+    """A bar of eighths of a letter."""
+    whole, eighths = divmod(round(8 * BAR * min(max(share, 0.0), 1.0)), 8)
+    return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
 
 
 def _one(record: dict) -> str:
@@ -90,9 +176,7 @@ def _one(record: dict) -> str:
             f"{run['init_ms']:.1f}",
             f"{run['first_ms']:.2f}",
             f"{run['latency']['p50_ms']:.3f}",
-            f"{run['latency']['p90_ms']:.3f}" if run["latency"]["valid"] else "INVALID",
-            f"{run['latency']['p99_ms']:.3f}",
-            f"{100 * run['latency']['spread']:.0f} %",
+            *_tail(run["latency"]),
             run["latency"]["count"],
         )
         for run in record["runs"]
@@ -115,6 +199,14 @@ def _one(record: dict) -> str:
         )
     below += [("note", note) for note in record["notes"]]
     return f"{table(header, rows)}\n\n{pairs(below)}"
+
+
+def _tail(latency: dict) -> tuple[str, str, str]:
+    """p90, p99 and spread; blank where a runner does not tell the single runs."""
+    if latency["p99_ms"] is None:
+        return "", "", ""
+    p90 = f"{latency['p90_ms']:.3f}" if latency["valid"] else "INVALID"
+    return p90, f"{latency['p99_ms']:.3f}", f"{100 * latency['spread']:.0f} %"
 
 
 def _several(records: list[dict]) -> str:

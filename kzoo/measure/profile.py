@@ -6,15 +6,18 @@ import dataclasses
 import datetime
 import math
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from kzoo.environment import environment
-from kzoo.errors import BadInputError, UsageError
+from kzoo.errors import BadInputError, UsageError, one_of
 from kzoo.files import sha256
 from kzoo.lite.tflite_file import tflite_file
+from kzoo.measure.operators import MODES, Operators, operator_times
+from kzoo.measure.runtimes import C_RUNTIME
 from kzoo.measure.statistics import STEADY_TOLERANCE, Latency, latency, median
 from kzoo.measure.target import Setting, Target, open_target
 from kzoo.progress import Progress, silent
@@ -24,6 +27,9 @@ METHOD = (
     "without pre- and post-processing, on one input set before: {input}; memory from a process of "
     "its own"
 )
+THROTTLED = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
+"""Bits 0 to 3 of vcgencmd's get_throttled, and 16 to 19 of what was once since the start:
+https://www.raspberrypi.com/documentation/computers/os.html#get_throttled"""
 WARMER_C, SLOWER = 5.0, 0.1
 """A run whose device got so many degrees warmer, or lost this share of its clock, is marked."""
 
@@ -35,25 +41,26 @@ class Run:
     Attributes:
         threads: as asked of the runtime.
         round: from 0; later ones repeat the measurement after the other models had their turn.
-        import_ms: importing the runtime.
+        import_ms: importing the runtime; None where it is not told.
         init_ms: the interpreter's constructor and ``allocate_tensors``.
         first_ms: the first inference of the process.
         warmup_runs: the runs between the first and the timed ones.
-        steady: whether the warm-up ended because two windows' medians agreed within 2 %.
+        steady: whether the warm-up ended because two windows' medians agreed within 2 %; None where
+            it is not told.
         stopped_by: what ended the timed runs: "minimum", or the cap "max-seconds" or "max-runs".
         latency: the summary of the timed runs.
-        samples_ms: every timed run, in order.
+        samples_ms: every timed run, in order; empty where a runner tells their summary alone.
         state_before: the device's governor, frequency, load and temperature.
         state_after: the same after the run.
     """
 
     threads: int
     round: int
-    import_ms: float
+    import_ms: float | None
     init_ms: float
     first_ms: float
     warmup_runs: int
-    steady: bool
+    steady: bool | None
     stopped_by: str
     latency: Latency
     samples_ms: list[float]
@@ -106,6 +113,7 @@ class Profile:
         device: the processor, cores, memory and system of what was measured.
         environment: versions and machine of the one that kzoo ran on.
         date: UTC, ISO 8601, of the start.
+        operators: the time by operator, from further processes; None if not asked for.
     """
 
     model: str
@@ -128,6 +136,7 @@ class Profile:
     device: dict
     environment: dict
     date: str
+    operators: Operators | None = None
 
     def to_dict(self) -> dict:
         """The record as JSON values."""
@@ -144,8 +153,9 @@ def profile(
     delegate: str | None = None,
     min_runs: int = 100,
     min_seconds: float = 1.0,
-    rounds: int = 1,
+    rounds: int | None = None,
     cool_down: float = 0.0,
+    ops: str | None = None,
     progress: Progress = silent,
 ) -> Profile:
     """Measures latency at each thread count, and peak memory, each in a fresh process.
@@ -161,9 +171,12 @@ def profile(
         min_runs: timed runs per thread count, at least. 64 are needed for a p90.
         min_seconds: summed time of the timed runs, at least. Timing stops at 60 s (or
             ``min_seconds`` if longer) and at 100,000 runs, and the record says so.
-        rounds: how often all of it is repeated.
+        rounds: how often all of it is measured; once, if not said.
         cool_down: seconds to rest before each run but the first, at most: where the device tells
             its temperature, until it is within 2 degrees of what it was.
+        ops: "delegate" or "node", to measure the time by operator too, see
+            `kzoo.measure.operators`. All of it runs by the C runner then, three times if
+            ``rounds`` does not say otherwise; operators by the first thread count.
         progress: told after each process.
 
     Raises:
@@ -182,6 +195,7 @@ def profile(
         min_seconds=min_seconds,
         rounds=rounds,
         cool_down=cool_down,
+        ops=ops,
         progress=progress,
     )
     return found
@@ -199,6 +213,7 @@ def profile_all(
     min_seconds: float = 1.0,
     rounds: int | None = None,
     cool_down: float = 0.0,
+    ops: str | None = None,
     progress: Progress = silent,
 ) -> list[Profile]:
     """As `profile`, of several models on several targets; in turns on each: A B A B.
@@ -206,27 +221,36 @@ def profile_all(
     Returns one record of each model on each target, target by target. ``rounds`` is 2 for several
     models unless it is said. Raises as `profile`.
     """
-    rounds = rounds or (2 if len(models) > 1 else 1)
+    rounds = rounds or (3 if ops else 2 if len(models) > 1 else 1)
+    runtime = _runtime_of(ops, runtime, delegate)
     _check_options(models, on, threads, min_runs, min_seconds, rounds, cool_down)
     paths = [tflite_file(model) for model in models]
     setting = Setting(
         runtime=runtime, cpus=cpus, delegate=delegate, min_runs=min_runs, min_seconds=min_seconds
     )
-    total = len(on) * len(paths) * (rounds * len(threads) + 1)
+    more = {None: 0, "delegate": 1, "node": 2}[ops]
+    total = len(on) * len(paths) * (rounds * (len(threads) + more) + 1)
     done = 0
     progress("profile", done, total)
     records = []
     for name in on:
         with open_target(name) as target:
+            if ops and not hasattr(target, "operators"):
+                raise UsageError(f"{target.name} does not tell the time of operators")
             measured = [Measured(path) for path in paths]
             cool = target.state()["temperature_c"] if cool_down else None
             turns = [(r, t, m) for r in range(rounds) for t in threads for m in measured]
             for turn, (number, count, each) in enumerate(turns):
                 if turn and cool_down:
                     _rest(target, cool, cool_down)
-                each.run(target, dataclasses.replace(setting, threads=count), number)
+                used = dataclasses.replace(setting, threads=count)
+                each.run(target, used, number)
                 done += 1
                 progress("profile", done, total)
+                if ops and count == threads[0]:
+                    each.run_operators(target, used, ops)
+                    done += more
+                    progress("profile", done, total)
             for each in measured:
                 each.memory = target.peak_memory(
                     each.path, dataclasses.replace(setting, threads=threads[0])
@@ -257,6 +281,9 @@ class Measured:
         self.answers: list[dict] = []
         self.notes: list[str] = []
         self.memory: dict | None = None
+        self.profiled: list[dict] = []
+        self.unprofiled: list[dict] = []
+        self.mode = ""
 
     def run(self, target: Target, setting: Setting, number: int) -> None:
         """Another process with this setting."""
@@ -267,18 +294,33 @@ class Measured:
         self.answers.append(answer)
         self.notes += _notes(run, setting, target.machine()["cores"])
 
+    def run_operators(self, target: Target, setting: Setting, mode: str) -> None:
+        """Another process that tells operators; in "node" mode one with its kernels alone, too."""
+        self.mode = mode
+        if mode == "node":
+            plain = dataclasses.replace(setting, delegate="none")
+            self.unprofiled.append(target.time_runs(self.path, plain))
+        else:
+            self.unprofiled.append(self.answers[-1])
+        self.profiled.append(target.operators(self.path, setting, mode))
+
     def record(self, model: str, target: Target, cpus: str | None) -> Profile:
         """What was measured, in full."""
         first, memory = self.answers[0], self.memory
         told = [note for each in [*self.answers, memory or {}] for note in each.get("notes", [])]
         notes = list(dict.fromkeys([*self.notes, *told]))
-        if any(each["model_sha256"] != self.digest for each in [*self.answers, memory or first]):
+        others = [*self.answers, *self.unprofiled, *self.profiled, memory or first]
+        if any(each["model_sha256"] != self.digest for each in others):
             raise BadInputError(f"{model!r} was changed while it was measured; measure it again")
         if memory and memory["source"] not in ("VmHWM", "arena"):
             notes.append(
                 f"memory from {memory['source']}: the peak includes that of the runtime's import, "
                 "which may hide what the model needs"
             )
+        found = None
+        if self.mode:
+            usual = [each for each in self.answers if each["threads"] == first["threads"]]
+            found = operator_times(str(self.path), self.mode, self.profiled, self.unprofiled, usual)
         return Profile(
             model=model,
             model_sha256=self.digest,
@@ -300,7 +342,20 @@ class Measured:
             device=target.machine(),
             environment=environment(),
             date=self.date,
+            operators=found,
         )
+
+
+def _runtime_of(ops: str | None, runtime: str | None, delegate: str | None) -> str | None:
+    """What is measured by: one runner alone tells operators."""
+    if ops is None:
+        return runtime
+    one_of("ops", ops, MODES)
+    if runtime not in (None, C_RUNTIME):
+        raise UsageError(f"operators are told by the runtime {C_RUNTIME}, not by {runtime}")
+    if ops == "node" and delegate not in (None, "none"):
+        raise UsageError(f"the mode node has no delegate: not {delegate}; say delegate")
+    return C_RUNTIME
 
 
 def _check_options(models, on, threads, min_runs, min_seconds, rounds, cool_down) -> None:
@@ -323,7 +378,7 @@ def _run(answer: dict, number: int, before: dict, after: dict) -> Run:
     return Run(
         **{name: answer[name] for name in copied},
         round=number,
-        latency=latency(samples_ms),
+        latency=latency(samples_ms) if samples_ms else answer["latency"],
         samples_ms=samples_ms,
         state_before=before,
         state_after=after,
@@ -334,16 +389,18 @@ def _notes(run: Run, setting: Setting, cores: int) -> list[str]:
     notes = []
     if run.threads > cores:
         notes.append(f"more threads than the {cores} usable cores: they wait for each other")
-    if not run.steady:
+    if run.steady is False:
         notes.append(f"not steady after {run.warmup_runs} warm-up runs")
     if run.stopped_by != "minimum":
         notes.append(
             f"stopped by {run.stopped_by} at {run.latency.count} runs, "
             f"before {setting.min_runs} runs and {setting.min_seconds:g} s were both reached"
         )
-    if not run.latency.valid:
+    if not run.samples_ms:
+        notes.append("the runner tells a summary alone: no single runs, no p90, p99 and spread")
+    elif not run.latency.valid:
         notes.append(f"p90 is INVALID: {run.latency.count} runs, and it takes 64")
-    half = run.latency.count // 2
+    half = len(run.samples_ms) // 2
     if half >= 20:  # shorter halves differ by chance
         early, late = median(run.samples_ms[:half]), median(run.samples_ms[half:])
         if abs(late - early) > 5 * STEADY_TOLERANCE * early:
@@ -365,7 +422,23 @@ def _changed(before: dict, after: dict) -> list[str]:
     was, now = before["frequency_mhz"], after["frequency_mhz"]
     if None not in (was, now) and now < was * (1 - SLOWER):
         notes.append(f"the fastest core's clock fell from {was:g} to {now:g} MHz")
-    for name in ("governor", "thermal_status", "throttled", "battery_status"):
+    for name in ("governor", "thermal_status", "battery_status"):
         if before[name] != after[name]:
             notes.append(f"{name} changed from {before[name]} to {after[name]}")
-    return notes
+    return notes + _throttled(before["throttled"], after["throttled"])
+
+
+def _throttled(before: str | None, after: str | None) -> list[str]:
+    """A Raspberry Pi's flags in words, those before the run and after it together."""
+    bits = 0
+    for flags in (before, after):
+        if flags and re.fullmatch("0x[0-9a-f]+", flags, re.I):
+            bits |= int(flags, 16)
+    now, ever = (
+        ", ".join(name for bit, name in enumerate(THROTTLED) if bits >> shift + bit & 1)
+        for shift in (0, 16)
+    )
+    found = [f"now: {now}"] * bool(now) + [f"since it was started: {ever}"] * bool(ever)
+    if not found:
+        return []
+    return [f"the Raspberry Pi was short of power or too warm; {'; '.join(found)}"]

@@ -23,22 +23,24 @@ class Latency:
     Attributes:
         count: the number of timed runs.
         p50_ms: their median.
-        p90_ms: the conservative 90th percentile at 99 % confidence; None below 64 runs.
+        p90_ms: the conservative 90th percentile at 99 % confidence; None below 64 runs, and where
+            the single runs are not told.
         valid: whether there were runs enough for ``p90_ms``; where not, print INVALID.
-        p99_ms: the plain 99th percentile, with no confidence attached.
+        p99_ms: the plain 99th percentile, with no confidence attached; None as ``spread``.
         min_ms: the fastest run.
         max_ms: the slowest run.
-        spread: the interquartile range over the median: 0.02 is quiet, 0.5 is a busy machine.
+        spread: the interquartile range over the median: 0.02 is quiet, 0.5 is a busy machine; None
+            where the single runs are not told.
     """
 
     count: int
     p50_ms: float
     p90_ms: float | None
     valid: bool
-    p99_ms: float
+    p99_ms: float | None
     min_ms: float
     max_ms: float
-    spread: float
+    spread: float | None
 
 
 def latency(samples_ms: Sequence[float]) -> Latency:
@@ -63,6 +65,18 @@ def median(samples: Sequence[float]) -> float:
     if not samples:
         raise UsageError("no samples: a median needs at least one")
     return statistics.median(samples)
+
+
+def interquartile_mean(samples: Sequence[float]) -> float:
+    """The mean of the middle half of the samples: as calm as a median, and finer than their step.
+
+    Of fewer than four it is the mean of all.
+    """
+    if not samples:
+        raise UsageError("no samples: a mean needs at least one")
+    quarter = len(samples) // 4
+    middle = sorted(samples)[quarter : len(samples) - quarter]
+    return sum(middle) / len(middle)
 
 
 def percentile(samples: Sequence[float], p: float) -> float:

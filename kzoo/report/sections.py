@@ -177,6 +177,20 @@ def environment_facts(environment: Mapping) -> list[tuple[str, object]]:
     ]
 
 
+STATES = {
+    "governor": "CPU governor",
+    "load_1min": "load (1 min)",
+    "frequency_mhz": "frequency (MHz)",
+    "temperature_c": "temperature (°C)",
+    "thermal_status": "thermal status",
+    "throttled": "throttled",
+    "battery_percent": "battery (%)",
+    "battery_status": "battery",
+    "power_w": "power (W)",
+}
+"""What a device tells of the moment, as it is called on pages."""
+
+
 def device_states(records: Records) -> list[tuple[str, str]]:
     """The governor, the load and the rest of the device's state while latency was measured."""
     seen: dict[str, list] = {}
@@ -187,13 +201,7 @@ def device_states(records: Records) -> list[tuple[str, str]]:
                     for state in (run["state_before"], run["state_after"]):
                         for key, value in state.items():
                             seen.setdefault(key, []).append(value)
-    names = {
-        "governor": "CPU governor",
-        "load_1min": "load (1 min)",
-        "frequency_mhz": "frequency (MHz)",
-        "temperature_c": "temperature (°C)",
-    }
-    return [(names.get(key, key), _span(values)) for key, values in seen.items()]
+    return [(STATES.get(key, key), _span(values)) for key, values in seen.items()]
 
 
 def _span(values: Sequence[object]) -> str:

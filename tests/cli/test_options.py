@@ -43,13 +43,15 @@ DIFFERENCES = {
     "quantize": (OF_DATA, {"data_options", "cost"}),  # as in slim
     "sensitivity": (OF_DATA | {"output", "force"}, {"data_options"}),
     "evaluate": (OF_DATA | {"output", "force"}, {"data_options"}),
-    "check": (OF_DATA, {"data_options"}),
+    # What runs on a device is kzoo.measure.on_device's.
+    "check": (OF_DATA | {"on", "runtime", "delegate"}, {"data_options"}),
     "localize": ({*OF_DATA, "fix", "html", "force"}, {"data_options"}),
     "lint": ({"gate"}, set()),
     # A person can wait for all sizes.
     "inspect": ({"graph", "force"}, {"packed"}),
     "diff": (set(), set()),
-    "profile": (set(), set()),
+    "profile": ({"html", "force"}, set()),
+    "devices": (set(), set()),
     "serve": (set(), {"opened", "told"}),  # callbacks
     "convert": (set(), set()),
     "run": (set(), set()),
