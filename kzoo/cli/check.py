@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kzoo.cli.convert import normalize_option
+from kzoo.cli.profile import Target
 from kzoo.cli.terminal import (
     bar,
     complete_data,
@@ -15,6 +16,7 @@ from kzoo.cli.terminal import (
     show,
     table,
 )
+from kzoo.errors import UsageError
 from kzoo.report.table import kilobytes
 from kzoo.zoo.build import MAX_SEED
 
@@ -59,28 +61,54 @@ split_seed_option = click.option(
 @click.option("--min-agreement", type=float, help="Gate: share of equal top-1, such as 0.98.")
 @click.option("--max-drop", type=float, help="Gate: accuracy lost, in percentage points.")
 @click.option("--max-float-ops", type=int, help="Gate: float operators in an integer file.")
+@click.option(
+    "--on",
+    type=Target(),
+    help="Also on a device, beside this machine: adb[:SERIAL], ssh:USER@HOST, micro, ...",
+)
+@click.option("--runtime", help="On the device, as for kzoo profile.")
+@click.option("--delegate", help="On the device, as for kzoo profile.")
 @normalize_option
 @data_options
 @split_seed_option
 @json_option
-def command(file, data_options, seed, as_json, **options) -> int:
+def command(file, data, on, runtime, delegate, data_options, seed, as_json, **options) -> int:
     """Compare the .tflite FILE with the Keras model it came from, on real images.
 
     Exit code 1 if a gate is not met. The usual gates: the same top-1 on 97 % of the images, or
     99.9 % where weights are float; a drop of at most 1 point; no float operator where it computes
-    in integers; and the same answers by other kernels, more threads and in batches.
+    in integers; and the same answers by other kernels, more threads and in batches. A device has
+    to give the same top-1 as this machine on as many images.
 
     \b
     Examples:
       kzoo check net_int8.tflite --against net.keras --data photos/ --gate
       kzoo check net.tflite --against net.keras --data photos/ --max-drop 1
+      kzoo check net.tflite --against net.keras --data photos/ --on adb --delegate gpu --gate
     """
     from kzoo.lite.check import check
+    from kzoo.measure.on_device import on_device
 
+    if not on and (runtime or delegate):
+        raise UsageError("--runtime and --delegate are of a device; give one with --on")
     with bar() as progress:
         if seed is not None:
             data_options["seed"] = seed
-        record = check(file, data_options=data_options, progress=progress, **options).to_dict()
+        common = {"data_options": data_options, "progress": progress}
+        record = check(file, data=data, **common, **options).to_dict()
+        if on:
+            record["device"] = on_device(
+                file,
+                data,
+                on=on,
+                runtime=runtime,
+                delegate=delegate,
+                split=options["split"],
+                limit=options["limit"],
+                min_agreement=record["gates"].get("min_agreement"),
+                **common,
+            ).to_dict()
+            record["failures"] += record["device"]["failures"]
     contents = record["contents"]
     kinds = ", ".join(
         f"{kind} {kilobytes(size)}" for kind, size in contents["bytes_by_kind"].items()
@@ -111,6 +139,7 @@ def command(file, data_options, seed, as_json, **options) -> int:
                 f"{kilobytes(contents['bytes'])} kB, {kilobytes(contents['gzip_bytes'])} kB gzip",
             ),
             ("kB by kind", kinds),
+            *_on_device(record.get("device")),
             ("for nothing", "" if record["findings"] else "no operator, no constants"),
             ("gates", ", ".join(f"{name} {value:g}" for name, value in record["gates"].items())),
             ("gates not met", "; ".join(record["failures"])),
@@ -119,6 +148,29 @@ def command(file, data_options, seed, as_json, **options) -> int:
     parts = [_classes(record), _found(record["findings"]), _kernels(record["kernels"]), text]
     show(record, "\n\n".join(filter(None, parts)), as_json)
     return 1 if record["failures"] else 0
+
+
+def _on_device(found: dict | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    equal = f"{found['bit_equal']} of {found['images']} images are bit-equal"
+    if found["bit_equal"] < found["images"]:
+        steps = "" if found["max_steps"] is None else f"{found['max_steps']} steps, "
+        equal += f", the largest difference is {steps}{found['max_difference']:.3g}"
+    by = f"{found['runner']} {found['runtime_version']}"
+    if found["delegate"]:
+        by += f", delegate {found['delegate']}"
+    return [
+        (
+            f"on {found['target']}",
+            f"{percent(found['accuracy'])} {found['split']} images ({found['kind']}, {by})",
+        ),
+        ("on this machine", f"{percent(found['host_accuracy'])} by LiteRT"),
+        (
+            "same top-1 there",
+            f"{100 * found['agreement']:.2f} %; {equal}",
+        ),
+    ]
 
 
 def _classes(record: dict) -> str:
