@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from kzoo.lite.predict import predict
     from kzoo.lite.quantize import quantize
     from kzoo.lite.snippet import snippet
+    from kzoo.measure.devices import devices
     from kzoo.measure.profile import profile
-    from kzoo.network.features import stage_features
     from kzoo.measure.serve import serve
+    from kzoo.network.features import stage_features
     from kzoo.registry import list_models
     from kzoo.runs.recipe import recipe
     from kzoo.runs.run import run
@@ -65,6 +66,7 @@ _API = {
     "predict": "kzoo.lite.predict",
     "explain": "kzoo.learn.explain",
     "profile": "kzoo.measure.profile",
+    "devices": "kzoo.measure.devices",
     "run": "kzoo.runs.run",
     "serve": "kzoo.measure.serve",
     "recipe": "kzoo.runs.recipe",
@@ -77,6 +79,7 @@ __all__ = [
     "cluster",
     "compile",
     "convert",
+    "devices",
     "diff",
     "distill",
     "evaluate",

@@ -13,13 +13,12 @@ each() { # NAME FILE...: the first line of every file that can be read
 }
 
 echo "architecture=$(uname -m)"
-echo "system=$(uname -sr)"
 if command -v getprop >/dev/null 2>&1; then
   echo "system=Android $(getprop ro.build.version.release), $(uname -sr)"
   echo "processor=$(getprop ro.soc.manufacturer) $(getprop ro.soc.model)"
   echo "model=$(getprop ro.product.manufacturer) $(getprop ro.product.model)"
-  echo "abi=$(getprop ro.product.cpu.abi)"
 fi
+echo "system=$(uname -sr)"
 [ -r "$root"/proc/device-tree/model ] && echo "model=$(tr -d '\0' < "$root"/proc/device-tree/model)"
 sed -n 's/^\(model name\|Model\|Hardware\)[[:space:]]*:/processor=/p' "$root"/proc/cpuinfo 2>/dev/null | head -n 1
 sed -n 's/^\(flags\|Features\)[[:space:]]*:/flags=/p' "$root"/proc/cpuinfo 2>/dev/null | head -n 1
@@ -41,8 +40,16 @@ each voltage_uv "$root"/sys/class/power_supply/[Bb]*/voltage_now
 if command -v vcgencmd >/dev/null 2>&1; then
   vcgencmd get_throttled 2>/dev/null | sed -n 's/^throttled=/throttled=/p'
 fi
-if command -v dumpsys >/dev/null 2>&1; then
-  dumpsys thermalservice 2>/dev/null | sed -n 's/^Thermal Status: \([0-9]*\).*/thermal_status=\1/p'
-  dumpsys battery 2>/dev/null | sed -n 's/^ *level: \([0-9]*\).*/battery_percent=\1/p'
+if command -v dumpsys >/dev/null 2>&1; then # what /sys hides from Android's shell
+  dumpsys thermalservice 2>/dev/null | sed -n \
+    -e 's/^Thermal Status: \([0-9]*\).*/thermal_status=\1/p' \
+    -e 's/.*Temperature{mValue=\([0-9.]*\), mType=[03],.*/temperature_mc=\1e3/p' # CPU and skin
+  dumpsys battery 2>/dev/null | sed -n \
+    -e 's/^ *level: \([0-9]*\).*/battery_percent=\1/p' \
+    -e 's/^ *temperature: \([0-9]*\).*/temperature_mc=\1e2/p' \
+    -e 's/^ *status: 2.*/battery_status=Charging/p' \
+    -e 's/^ *status: 3.*/battery_status=Discharging/p' \
+    -e 's/^ *status: 4.*/battery_status=Not charging/p' \
+    -e 's/^ *status: 5.*/battery_status=Full/p'
 fi
 exit 0

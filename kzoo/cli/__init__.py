@@ -41,6 +41,7 @@ COMMANDS = {
     "inspect": "What is inside a .tflite: sizes, operators, memory, metadata.",
     "diff": "What two .tflite files have in common, and where they part.",
     "snippet": "Write a program for a .tflite: in Python, for Android, as an array in C.",
+    "devices": "What can be measured on: this machine, phones, an Edge TPU.",
     "profile": "Measure the latency and memory of a .tflite.",
     "run": "Run a whole pipeline from a config.",
     "serve": "Serve a page on which any browser measures a .tflite, and tries it.",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 
 from kzoo.errors import UsageError
+from kzoo.measure.benchmark_model import benchmark_model
 from kzoo.measure.deploy import deploy_file
-from kzoo.measure.runtimes import C_RUNTIME, choose_runtime
+from kzoo.measure.runtimes import BENCHMARK_MODEL, C_RUNTIME, choose_runtime
 from kzoo.measure.target import Setting
 from kzoo.measure.targets.device import Runner, Transport
 
 
 def runner_for(setting: Setting) -> Runner:
-    """On this machine: the C runner for "litert-c", deploy/linux/benchmark.py for the others."""
+    """On this machine: deploy/linux/benchmark.py, but for the runtimes that need no Python."""
     if setting.runtime == C_RUNTIME:
         return CRunner()
+    if setting.runtime == BENCHMARK_MODEL:
+        return benchmark_model(os.uname().machine)
     return PythonRunner(choose_runtime(setting.runtime), sys.executable)
 
 

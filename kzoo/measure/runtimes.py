@@ -19,6 +19,9 @@ RUNTIMES = {
 C_RUNTIME = "litert-c"
 """The C runner of deploy/, which needs no Python where it runs."""
 
+BENCHMARK_MODEL = "benchmark_model"
+"""Google's program, of those who have it."""
+
 INSTALL = {
     "ai-edge-litert": "pip install ai-edge-litert",
     "tflite-runtime": "pip install 'kzoo[tflite-runtime]' in an environment of its own (NumPy 1)",
@@ -39,7 +42,7 @@ def choose_runtime(name: str | None = None) -> str:
                 return known
         raise MissingError(f"no runtime for .tflite files is here; {INSTALL['ai-edge-litert']}")
     if name not in RUNTIMES:
-        known = [*RUNTIMES, C_RUNTIME]
+        known = [*RUNTIMES, C_RUNTIME, BENCHMARK_MODEL]
         raise UsageError(
             f"unknown runtime {name!r}; known: {', '.join(known)}{nearest(name, known)}"
         )

@@ -28,7 +28,8 @@ class Setting:
     """How a model is to be run; what a target cannot do it refuses by UsageError.
 
     Attributes:
-        runtime: of `kzoo.measure.runtimes.RUNTIMES`, or "litert-c"; None takes what the target has.
+        runtime: of `kzoo.measure.runtimes.RUNTIMES`, "litert-c" or "benchmark_model"; None takes
+            what the target has.
         threads: of the runtime.
         cpus: the cores it may run on, such as "4-7" or "0,2"; "big" or "little"; None: any.
         delegate: "xnnpack", "none", "gpu", "nnapi" or "edgetpu"; None: the runtime's default.

@@ -75,6 +75,7 @@ CASES = {
     "diff": ["diff", "good.tflite", "good.tflite"],
     "snippet": ["snippet", "good.tflite", "--language", "kotlin"],
     "profile": ["profile", "good.tflite", "--min-seconds", "0.1"],
+    "devices": ["devices"],
     "serve": ["serve", "good_int8.tflite", "--results", "0"],
     "run": ["run", "quickstart", *SMALL, "-o", "new_run"],
     "report": ["report", "run"],
@@ -107,6 +108,7 @@ KEYS = {
     "diff": {"files", "same", "sizes", "added", "dtypes", "weights"},
     "snippet": {"file", "sha256", "language", "program"},
     "profile": {"model_sha256", "runs", "memory", "environment"},
+    "devices": {"devices", "notes"},
     "serve": {"url", "models", "records", "files"},
     "run": {"folder", "rows", "ran", "kept", "failures"},
     "report": {"report"},
@@ -148,7 +150,9 @@ LIKE_PRUNE = ("cluster", "slim", "qat", "sensitivity", "distill")
     "verb",
     [pytest.param(verb, marks=pytest.mark.slow if verb in LIKE_PRUNE else ()) for verb in COMMANDS],
 )
-def test_the_record_is_all_that_is_printed(verb, command):
+def test_the_record_is_all_that_is_printed(verb, command, monkeypatch):
+    if verb == "devices":  # adb would start a server that stays
+        monkeypatch.setattr(shutil, "which", lambda _: None)
     if verb == "compile" and not shutil.which("edgetpu_compiler"):
         pytest.skip("needs Coral's edgetpu_compiler")
     if verb == "serve" and not shutil.which("npm"):

@@ -126,11 +126,15 @@ class Device:
         """Of this moment, each of `STATE`."""
         return self._told()["state"]
 
+    def core_mhz(self) -> dict[int, float]:
+        """The highest clock of each core; empty where it is hidden."""
+        return self._told_once["core_mhz"]
+
     def cpus(self, asked: str | None) -> str | None:
         """ "big" and "little" as a list of the device's cores; lists as they are."""
         if asked not in ("big", "little"):
             return asked
-        speeds = self._told_once["core_mhz"]
+        speeds = self.core_mhz()
         if len(set(speeds.values())) < 2:
             raise UsageError(f"{self.name} has cores of one speed: none is {asked}")
         wanted = max(speeds.values()) if asked == "big" else min(speeds.values())
@@ -148,9 +152,10 @@ class Device:
         options += ["--max-seconds", setting.max_seconds]
         return self._run(model, setting, options, setting.max_seconds + STARTUP_SECONDS)
 
-    def peak_memory(self, model: Path, setting: Setting) -> dict:
-        """Peak and baseline resident bytes, of a process that times nothing."""
-        return self._run(model, setting, ["--memory"], STARTUP_SECONDS)
+    def peak_memory(self, model: Path, setting: Setting) -> dict | None:
+        """Peak and baseline resident bytes, of a process that times nothing; None if not told."""
+        record = self._run(model, setting, ["--memory"], STARTUP_SECONDS)
+        return record if "peak_bytes" in record else None
 
     def operators(self, model: Path, setting: Setting, mode: str) -> dict:
         """The runner's record with ``operators``; ``mode`` is "delegate" or "node"."""
