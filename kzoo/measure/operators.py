@@ -27,6 +27,8 @@ DROPPED = {
     16: "it is the runtime's own work",
     32: "it has no time",
 }
+BUSY = 1.2
+"""Times its operators' sum, above which the median run was shared with other programs."""
 COARSE_US = 5.0
 """Below it, a whole microsecond is a fifth of an operator's time and more."""
 
@@ -144,6 +146,12 @@ def operator_times(
     ]
     calm = [[percentile(each["samples_ns"], 0.1) for each in of] for of in (profiled, unprofiled)]
     notes += _notes(operators, rows, mode)
+    shared = _p50(profiled) * 1000 * median(covered) / sum(times) if sum(times) else 0.0
+    if shared > BUSY:
+        notes.append(
+            f"other programs ran beside it: the median run has {shared:.1f} times the sum of its "
+            "operators, whose times are without what others took"
+        )
     return Operators(
         mode=mode,
         threads=profiled[0]["threads"],

@@ -381,7 +381,7 @@ def _by_operator(found: Mapping, row: Mapping) -> dict:
     return {
         "name": row["name"],
         "target": row["target"],
-        "mode": found["mode"],
+        "kind": row["kind"],
         "layers": shown,
         "longest": f"{longest:.0f}",
         "stages": [

@@ -130,6 +130,19 @@ def test_what_another_program_took_is_in_no_operator(small):
     assert found.us == 10
 
 
+def test_runs_that_were_shared_with_others_are_noted(small):
+    calm = answers([("ADD", 2, 0, 40), ("ADD", 2, 1, 40)])
+    shared = copy.deepcopy(calm)
+    # In each run another program takes its time inside one of the two.
+    for place, each in enumerate(shared[0]["operators"]):
+        each["us"] = [4040 if run % 4 == place else 40 for run in range(8)]
+    shared[0]["samples_ns"] = [4_100_000 if run % 4 < 2 else 100_000 for run in range(8)]
+    for told, noted in ((calm, False), (shared, True)):
+        found = operator_times(str(small), "node", told, calm, calm)
+        assert found.sum_us == 80
+        assert any("other programs ran beside it" in note for note in found.notes) is noted
+
+
 def test_events_that_are_no_operators_are_dropped_with_a_reason(small):
     events = [("Invoke", 1, 0, 90), ("ADD", 2, 0, 80), ("Invoke", 32, 2**64 - 1, 2**32)]
     told = answers(events)
