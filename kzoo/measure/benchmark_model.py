@@ -24,6 +24,8 @@ VARIABLE = "KZOO_BENCHMARK_MODEL"
 CACHE = Path(".cache", "litert-cli", "binaries")
 """Under the home folder: where litert-cli keeps what it downloads, by Android's name of the ABI."""
 CACHED_ABIS = {"aarch64": "arm64-v8a", "x86_64": "x86_64"}
+PROCESSORS = {0x3E: "x86_64", 0xB7: "aarch64", 0x28: "armeabi-v7a"}
+"""An ELF file's machine, of the processors there are phones with."""
 FLAGS = {
     None: [],
     "xnnpack": ["--use_xnnpack=true"],
@@ -51,6 +53,12 @@ def benchmark_model(abi: str) -> BenchmarkModel:
             f"no {BENCHMARK_MODEL} for {abi} is here: there is no file {str(file)!r}; litert-cli "
             f"downloads one for phones (litert benchmark --android), {VARIABLE} names another"
         )
+    with file.open("rb") as program:
+        head = program.read(20)
+    if head.startswith(b"\x7fELF"):
+        made_for = PROCESSORS.get(head[-2], "another processor")
+        if made_for != abi:
+            raise MissingError(f"{str(file)!r} is for {made_for}; this device is {abi}")
     return BenchmarkModel(file)
 
 

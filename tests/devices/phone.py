@@ -353,6 +353,7 @@ class Stream:
     def _take(self, path: str) -> str:
         """Writes a file as it comes; what is there when the cable is pulled stays there."""
         file = self.phone.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
         with open(file, "wb") as out:
             while True:
                 kind, length = struct.unpack("<4sI", self.read(8))

@@ -173,6 +173,14 @@ def test_what_it_cannot_do_is_refused(tool, small):
             host.time_runs(small, dataclasses.replace(QUICK, delegate="edgetpu"))
 
 
+def test_one_for_another_processor_is_not_taken(tool, small, tmp_path):
+    tool(CLASSIC)
+    file = tmp_path / "the user's" / "benchmark_model"
+    file.write_bytes(b"\x7fELF" + bytes(14) + (0x28).to_bytes(2, "little"))
+    with open_target("host") as host, pytest.raises(MissingError, match="is for armeabi-v7a; this"):
+        host.time_runs(small, QUICK)
+
+
 def test_it_is_found_where_litert_cli_keeps_it(small, monkeypatch, tmp_path):
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)

@@ -135,7 +135,7 @@ class Phone:
             raise MissingError(
                 f"{self.name} is too old: it has no shell_v2; Android 7 or newer is needed"
             )
-        # What a connection that broke left behind goes after a day: another may be at work now.
+        # What a phone that was switched off has kept goes after a day: another may be at work now.
         told = self._shell(
             "for name in ro.product.cpu.abi ro.kernel.qemu ro.boot.qemu; do getprop $name; done; "
             f"mkdir -p {self._folder} && "
@@ -191,7 +191,11 @@ class Phone:
     def run(self, argv: Sequence[str], *, timeout: float, environ: dict | None = None) -> Ended:
         """Runs a program; when adb ends, of whatever cause, the program is killed."""
         variables = [f"{name}={value}" for name, value in (environ or {}).items()]
-        return self._shell("exec " + shlex.join(["env", *variables, *argv]), timeout)
+        try:
+            return self._shell("exec " + shlex.join(["env", *variables, *argv]), timeout)
+        except NoAnswer:
+            self._there.clear()
+            raise
 
     def scratch(self, name: str) -> str:
         return f"{self._folder}/{name}"
@@ -225,13 +229,15 @@ class Phone:
         """Runs a line of the phone's shell.
 
         Its exit code comes on a line of stderr that nothing else can have written. Without it the
-        connection broke, which adb may report by any exit code, 0 too.
+        connection broke, which adb may report by any exit code, 0 too; the phone sends the shell a
+        SIGHUP then, and nothing of this connection stays.
         """
         mark = secrets.token_hex(8)
         done = self._adb(
             "shell",
             "-T",
-            f"trap 'kill -9 $pid' HUP; {{ {command}\n}} & pid=$!; wait $pid; "
+            f"trap 'kill -9 $pid; rm -rf {self._folder}' HUP; {{ {command}\n}} & "
+            "pid=$!; wait $pid; "
             f"printf '\\n{mark} %d\\n' $? >&2",
             timeout=timeout,
         )
