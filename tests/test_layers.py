@@ -110,7 +110,7 @@ def test_the_ground_is_the_standard_library_alone(name):
         ("keras", {"lite", "compress", "learn", "network", "zoo"}),
         ("click", {"cli"}),
         ("rich", {"cli"}),
-        ("pydantic", {"runs"}),
+        ("pydantic", {"measure", "runs"}),
         ("sklearn", {"data"}),
         ("matplotlib", {"report"}),
         ("jinja2", {"report"}),

@@ -109,13 +109,15 @@ async function time(invoke, step, rules, tell) {
   let tried = 0;
   const began = now();
   while (now() - began < Math.max(20, 2 * TICKS * step)) { await invoke(); tried++; }
-  const batch = Math.max(1, Math.ceil((TICKS * step * tried) / (now() - began)));
+  const enough = (ms) => Math.max(1, Math.ceil(TICKS * step / ms));
+  let batch = enough((now() - began) / tried);
 
   const limit = Math.min(WARMUP_LIMIT, rules.max_seconds) * 1000;
   const warmup = [], medians = [];
-  let spent = 0, window = 20, steady = false;
-  while (!steady && spent < limit && warmup.length * batch < WARMUP_LIMIT_RUNS) {
+  let spent = 0, warmed = 0, window = 20, steady = false;
+  while (!steady && spent < limit && warmed < WARMUP_LIMIT_RUNS) {
     warmup.push(await sample(batch));
+    warmed += batch;
     spent += warmup.at(-1) * batch;
     if (warmup.length === 1 && warmup[0] > 50) window = 5;
     if (warmup.length % window === 0) {
@@ -125,6 +127,7 @@ async function time(invoke, step, rules, tell) {
     }
     await breathe("warm-up", warmup, batch);
   }
+  batch = Math.max(batch, enough(median(warmup.slice(-window)))); // it got faster
   const samples = [];
   let total = 0, stopped = null;
   while (!stopped) {
@@ -136,5 +139,5 @@ async function time(invoke, step, rules, tell) {
     await breathe("measuring", samples, batch);
   }
   document.removeEventListener("visibilitychange", hides);
-  return { batch, hidden, window, steady, warmup_runs: tried + warmup.length * batch, stopped_by: stopped, samples_ms: samples };
+  return { batch, hidden, window, steady, warmup_runs: tried + warmed, stopped_by: stopped, samples_ms: samples };
 }

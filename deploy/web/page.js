@@ -37,7 +37,7 @@ const link = (changes) => `?${new URLSearchParams({ model: index, on: accelerato
 const size = model.bytes < 1e6 ? `${Math.round(model.bytes / 1000)} kB` : `${(model.bytes / 1e6).toFixed(1)} MB`;
 const short = (name) => name.replace(/\.tflite$/, "");
 document.title = `${short(model.name)} · kzoo`;
-$("title").append(...short(model.name).split(/(?<=[_-])/).flatMap((part) => [part, document.createElement("wbr")]));
+$("title").replaceChildren(...short(model.name).split(/(?<=[_-])/).flatMap((part) => [part, document.createElement("wbr")]));
 $("facts").textContent = [size, model.image && `${model.image[1]} × ${model.image[0]} pixels`,
   model.classes.length && `${model.classes.length} classes`, model.quantization].filter(Boolean).join(" · ");
 $("versions").textContent = `kzoo ${about.kzoo} · LiteRT.js ${about.litert}`;
@@ -83,7 +83,7 @@ function table() {
 function bars(counts, kind) {
   const most = Math.max(...counts), wide = 400 / counts.length;
   $("histogram").replaceChildren(...counts.map((count, i) => {
-    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect"), high = count ? Math.max(2, 92 * count / most) : 0;
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect"), high = count > 1e-3 ? Math.max(2, 92 * count / most) : 0;
     for (const [name, value] of Object.entries({ x: i * wide + 0.5, y: 96 - high, width: wide - 1, height: high, class: kind(i) })) bar.setAttribute(name, value);
     return bar;
   }));
@@ -244,12 +244,14 @@ async function outputs() {
 
 // ------------------------------------------------------------------ beginning
 table();
-bars(Array.from({ length: 48 }, (_, i) => Math.exp(-(((i - 12) / (i < 12 ? 4 : 9)) ** 2))), () => "ghost"); // what is to come
+bars(Array.from({ length: 48 }, (_, i) => Math.exp(-(((i - 12) / (i < 12 ? 4 : 9)) ** 2))), () => "ghost"); // of what is to come
 status("loading the model");
 const answer = await fetch(`model/${index}`);
 if (!answer.ok) throw new Error("the model did not arrive");
 const engine = await open(new Uint8Array(await answer.arrayBuffer()), accelerator, threads);
 status("ready", "ready");
+$("device").textContent = [`${cores} ${cores === 1 ? "core" : "cores"}`, `a clock in steps of ${(1000 * engine.opened.clock_ms).toFixed(0)} µs`,
+  gpu ? "WebGPU" : "no WebGPU"].join(" · ");
 $("measure").disabled = false;
 $("measure").onclick = measure;
 if (model.image) {
