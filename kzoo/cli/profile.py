@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kzoo.cli.terminal import Several, bar, force_option, json_option, pairs, show, table
+from kzoo.errors import MissingError
 from kzoo.measure.target import TARGETS
 from kzoo.report.table import kilobytes, percent, scaled
 
@@ -28,7 +29,10 @@ class Target(click.ParamType):
 
 
 @click.command("profile")
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path())
+@click.argument("models", metavar="MODEL...", nargs=-1, type=click.Path())
+@click.option(
+    "--fleet", type=click.Path(), help="A file of devices and models, in place of all else here."
+)
 @click.option(
     "--on",
     cls=Several,
@@ -78,15 +82,20 @@ class Target(click.ParamType):
 @click.option("--html", type=click.Path(), help="The page to write, with all of it drawn.")
 @force_option
 @json_option
-def command(models, on, html, force, as_json, **options) -> None:
+def command(models, on, fleet, html, force, as_json, **options) -> int:
     """Measure the latency and memory of .tflite files, here or on devices.
 
     \b
     Examples:
       kzoo profile net.tflite --threads 1 2
       kzoo profile net.tflite net_int8.tflite --on host adb ssh:pi@raspberrypi
+      kzoo profile --fleet fleet.yaml
       kzoo profile net.tflite net_int8.tflite --ops node --html page.html
     """
+    if fleet:
+        return _fleet(fleet, as_json)
+    if not models:
+        raise click.UsageError("give a .tflite file, or several; or --fleet")
     from kzoo.files import new_output
     from kzoo.measure.profile import profile_all
     from kzoo.report.page import ending_of
@@ -107,6 +116,7 @@ def command(models, on, html, force, as_json, **options) -> None:
         record["html"] = html
         text = f"{text}\npage  {html}"
     show(record, text, as_json)
+    return 0
 
 
 def _operators(records: list[dict]) -> list[str]:
@@ -169,6 +179,26 @@ def _bar(share: float) -> str:
     return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
 
 
+def _fleet(file: str, as_json: bool) -> int:
+    from kzoo.runs.fleet import fleet
+
+    asked = click.get_current_context()
+    for name in asked.params.keys() - {"fleet", "as_json"}:
+        if asked.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--fleet tells all in its file; leave out {name}")
+    with bar() as progress:
+        found = fleet(file, progress=progress).to_dict()
+    named = [record | {"target": record["name"]} for record in found["records"]]
+    failed = [
+        (each["name"], ": ".join(filter(None, (each["model"], each["error"]))))
+        for each in found["failures"]
+    ]
+    counts = f"{len(named)} in {found['output']}/, {found['kept']} of them from before"
+    below = pairs([("records", counts), *(("failed", f"{a}: {b}") for a, b in failed)])
+    show(found, "\n\n".join(filter(None, [_several(named) if named else "", below])), as_json)
+    return MissingError.exit_code if failed else 0
+
+
 def _one(record: dict) -> str:
     rows = [
         (
@@ -189,7 +219,9 @@ def _one(record: dict) -> str:
         ("runtime", f"{_runtime(record)}, delegate {record['delegate']}"),
         ("device", f"{_device(device)} ({record['kind']}, {record['target']})"),
     ]
-    if memory:
+    if memory and memory["source"] == "arena":
+        below.append(("memory", f"{memory['peak_bytes']:,} bytes of arena"))
+    elif memory:
         below.append(
             (
                 "memory",
@@ -221,7 +253,7 @@ def _several(records: list[dict]) -> str:
                     kilobytes(record["model_bytes"]),
                     count,
                     " ".join(f"{each['p50_ms']:.3f}" for each in runs),
-                    f"{record['memory']['peak_bytes'] / 1e6:.1f}" if record["memory"] else "",
+                    _megabytes(record["memory"]),
                     record["kind"],
                 )
             )
@@ -230,6 +262,13 @@ def _several(records: list[dict]) -> str:
         below += [("note", f"{name}: {note}") for note in record["notes"]]
     header = ("target", "model", "kB", "threads", "p50 ms of each round", "peak MB", "")
     return f"{table(header, rows)}\n\n{pairs(list(dict.fromkeys(below)))}"
+
+
+def _megabytes(memory: dict | None) -> str:
+    """To three decimals of an arena, which is small."""
+    if memory is None:
+        return ""
+    return f"{memory['peak_bytes'] / 1e6:.{3 if memory['source'] == 'arena' else 1}f}"
 
 
 def _runtime(record: dict) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kzoo.errors import MissingError, UsageError, nearest
 from kzoo.runs.schema import RunConfig, fields
 from kzoo.runs.shipped import shipped_configs
 
+Schema = TypeVar("Schema", bound=BaseModel)
 MAX_BYTES = 1_000_000
 SHOWN = 80
 """Characters of a wrong value that a message repeats."""
@@ -50,10 +52,20 @@ def checked(values: dict, overrides: Sequence[str], source: str) -> RunConfig:
     """The config of these values with their overrides; ``source`` is named where they are wrong."""
     for override in overrides:
         _apply(values, override)
+    return valid(RunConfig, values, source, fields)
+
+
+def valid(
+    schema: type[Schema],
+    values: dict,
+    source: str,
+    known: Callable[[Sequence[object]], Sequence[str]],
+) -> Schema:
+    """The values as a ``schema``; ``known`` gives the keys at a place, for messages."""
     try:
-        return RunConfig.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        lines = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        lines = "\n".join(f"  {_explain(problem, known)}" for problem in error.errors())
         raise UsageError(f"{source} is not a valid config:\n{lines}") from error
 
 
@@ -63,8 +75,8 @@ def _find(path: str | os.PathLike, shipped: Mapping[str, Path], what: str) -> Pa
     if str(path) in shipped:
         return shipped[str(path)]
     raise MissingError(
-        f"there is no {what} {str(path)!r}{nearest(str(path), shipped)} "
-        f"(shipped with kzoo: {', '.join(shipped)})"
+        f"there is no {what} {str(path)!r}{nearest(str(path), shipped)}"
+        + (f" (shipped with kzoo: {', '.join(shipped)})" if shipped else "")
     )
 
 
@@ -77,6 +89,12 @@ class _Loader(yaml.SafeLoader):
                 None, None, "aliases are not allowed", self.peek_event().start_mark
             )
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":  # YAML 1.1 reads the key `on` as true
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
 
 # YAML 1.1 reads 1e-3, without a point, as text; people write learning rates so.
@@ -144,11 +162,11 @@ def _place(values: dict | list, part: str, override: str) -> str | int:
     return int(part)
 
 
-def _explain(problem: dict) -> str:
+def _explain(problem: dict, known_at: Callable[[Sequence[object]], Sequence[str]]) -> str:
     location = tuple(part for part in problem["loc"] if not str(part).startswith("<"))
     place = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
-        known = fields(location[:-1])
+        known = known_at(location[:-1])
         close = nearest(str(location[-1]), known)
         return f"unknown key {place!r}{close} (known: {', '.join(known)})"
     if problem["type"] == "missing":

@@ -50,7 +50,7 @@ DIFFERENCES = {
     # A person can wait for all sizes.
     "inspect": ({"graph", "force"}, {"packed"}),
     "diff": (set(), set()),
-    "profile": ({"html", "force"}, set()),
+    "profile": ({"html", "force", "fleet"}, set()),
     "devices": (set(), set()),
     "serve": (set(), {"opened", "told"}),  # callbacks
     "convert": (set(), set()),

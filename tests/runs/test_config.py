@@ -67,7 +67,11 @@ OF_TUNING = {"model", "data", "phases", "seed", "output", "training"}
             kzoo.check,
             {"file", "against", "data", "split", "kernels", "gate", "normalize"},
         ),
-        (schema.ProfileConfig, kzoo.profile, {"model", "target"}),
+        (
+            schema.ProfileConfig,
+            kzoo.profile,
+            {"model", "on", "cpus", "delegate", "rounds", "cool_down", "ops"},
+        ),
     ],
 )
 def test_fields_and_defaults_are_those_of_the_function(section, function, elsewhere):
