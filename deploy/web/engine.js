@@ -54,9 +54,8 @@ export async function open(bytes, accelerator, threads) {
   const before = now();
   await invoke(random);
   const first = now() - before;
-  const call = used === "wasm" ? "model.run()" : "model.run(), until its outputs are read,";
   const opened = {
-    accelerator: used, threads, build, inputs, outputs, call, isolated: self.crossOriginIsolated === true,
+    accelerator: used, threads, build, inputs, outputs, isolated: self.crossOriginIsolated === true,
     fully_accelerated: used === "wasm" ? null : model.isFullyAccelerated,
     import_ms: loaded - start, init_ms: compiled - loaded, first_ms: first, clock_ms: clock(),
   };

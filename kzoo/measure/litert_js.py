@@ -61,8 +61,8 @@ def _fetch(about: dict, folder: Path, kept: Path) -> None:
         raise MissingError(f"LiteRT.js is fetched by npm, which is not installed; {by_hand}")
     for (place, package), name in zip(about["packages"].items(), wanted, strict=True):
         (work := folder / "package").mkdir()
-        pack = ["npm", "pack", "--silent", "--prefer-offline", "--ignore-scripts", name]
-        tool(pack, f"{name} (npm pack)", work)
+        options = ["--silent", "--prefer-offline", "--ignore-scripts", "--fetch-retries=1"]
+        tool(["npm", "pack", *options, name], f"{name} (npm pack)", work)
         (archive,) = work.glob("*.tgz")
         _verify(archive, package["integrity"], name)
         members = {

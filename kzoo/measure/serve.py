@@ -18,12 +18,13 @@ from kzoo.measure.targets.device import STATE
 from kzoo.measure.web_page import (
     MAX_ANSWER,
     Problem,
+    Shown,
     Timed,
     browser_name,
     checked,
     device,
     record,
-    served,
+    shown,
     site,
     summary,
 )
@@ -102,7 +103,7 @@ def serve(
         raise UsageError(f"results is 0 or more, not {results}")
     if output is not None and Path(output).exists() and not Path(output).is_dir():
         raise UsageError(f"the output {str(output)!r} is a file; a folder is expected")
-    pages = [served(model) for model in given]
+    pages = [shown(model) for model in given]
     setting = Setting(min_runs=min_runs, min_seconds=min_seconds)
     came, records, files = threading.Condition(), [], []
 
@@ -159,7 +160,7 @@ class _Answered:
         return self.answer
 
 
-def _profile(name: str, page, found: Timed) -> Profile:
+def _profile(name: str, page: Shown, found: Timed) -> Profile:
     """The record, as `kzoo.measure.profile.profile` makes one of any target."""
     target = _Answered(record(page, found), device(found.device))
     measured = Measured(page.path)

@@ -33,6 +33,11 @@ from kzoo.network.model_file import checked_notes
 RUNNER = "litert.js"
 DTYPES = ("float32", "int32", "uint8")
 """What LiteRT.js 2.5 takes and gives; of int8 it says "Element type INT8 is not supported"."""
+CALLS = {
+    "wasm": "model.run() of LiteRT.js",
+    "webgpu": "model.run() of LiteRT.js, until its outputs are read,",
+}
+"""What is timed; of WebGPU nothing is known to be computed before it is read."""
 MAX_ANSWER = 4_000_000
 """Bytes: 100,000 times, and what is told beside them."""
 PARTS = {
@@ -47,7 +52,7 @@ KINDS = {".js": "text/javascript", ".wasm": "application/wasm", ".json": "applic
 
 
 @dataclass(frozen=True)
-class Served:
+class Shown:
     """A model as a page shows it.
 
     Attributes:
@@ -61,7 +66,7 @@ class Served:
     about: dict
 
 
-def served(model: str | os.PathLike) -> Served:
+def shown(model: str | os.PathLike) -> Shown:
     """Reads a .tflite for a page.
 
     Raises:
@@ -91,11 +96,11 @@ def served(model: str | os.PathLike) -> Served:
         "crop": notes["crop"],
         "quantization": str(found.notes.get("quantization", "")),
     }
-    return Served(path, content, about)
+    return Shown(path, content, about)
 
 
 def site(
-    models: Sequence[Served],
+    models: Sequence[Shown],
     setting: Setting,
     posts: dict[str, Post],
     *,
@@ -179,10 +184,9 @@ class Opened(_Checked):
     model: Index
     accelerator: Literal["wasm", "webgpu"]
     threads: Annotated[int, Field(ge=1, le=4096)]
-    build: _text(40)
+    build: Literal["simd", "compat", "threaded", "jspi"]
     inputs: Annotated[list[Tensor], Field(min_length=1, max_length=100)]
     outputs: Annotated[list[Tensor], Field(min_length=1, max_length=100)]
-    call: _text(100)
     isolated: bool
     fully_accelerated: bool | None
     import_ms: Milliseconds
@@ -212,7 +216,7 @@ class Problem(_Checked):
     user_agent: _text(500)
 
 
-def checked(kind: type[_Checked], body: bytes, models: Sequence[Served]) -> _Checked:
+def checked(kind: type[_Checked], body: bytes, models: Sequence[Shown]) -> _Checked:
     """What a page sent, if it can be believed; else `Refused`."""
     try:
         found = kind.model_validate_json(body)
@@ -223,7 +227,7 @@ def checked(kind: type[_Checked], body: bytes, models: Sequence[Served]) -> _Che
     return found
 
 
-def record(model: Served, found: Opened) -> dict:
+def record(model: Shown, found: Opened) -> dict:
     """What a page measured, as `kzoo.measure.target.Target.time_runs` gives it."""
     answer = {
         "model_sha256": model.about["sha256"],
@@ -232,7 +236,7 @@ def record(model: Served, found: Opened) -> dict:
         "runtime": RUNTIME,
         "runtime_version": litert_js()[0],
         "threads": found.threads,
-        "call": f"{found.call} of LiteRT.js".replace(", of", " of"),
+        "call": CALLS[found.accelerator],
         "input": "; ".join(
             "zeros, int32" if each.dtype == "int32" else f"random pixels, seed 0, {each.dtype} "
             + ("over its full range" if each.dtype == "uint8" else "in [0, 255]")

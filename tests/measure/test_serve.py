@@ -30,7 +30,7 @@ from kzoo.measure.litert_js import litert_js
 from kzoo.measure.serve import qr_code
 from kzoo.measure.statistics import latency
 from kzoo.measure.target import Setting
-from kzoo.measure.web_page import Served, browser_name, served, site
+from kzoo.measure.web_page import Shown, browser_name, shown, site
 from kzoo.measure.web_server import MAX_CONNECTIONS, Post, lan_address, serving
 
 MARK = "b1e5c0de"
@@ -51,7 +51,7 @@ def _runtime(tmp_path_factory):
 @pytest.fixture(scope="module")
 def about(tiny):
     """`tiny` as a page shows it."""
-    return served(tiny)
+    return shown(tiny)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def page(_page):
 
 
 @contextlib.contextmanager
-def opened(model: Served, **options):
+def opened(model: Shown, **options):
     taken = []
 
     def take(body: bytes) -> bytes:
@@ -269,7 +269,7 @@ DEVICE = {
 }  # fmt: skip
 RESULT = {
     "model": 0, "accelerator": "wasm", "threads": 1, "build": "simd", "inputs": [TENSOR],
-    "outputs": [TENSOR], "call": "model.run()", "isolated": False, "fully_accelerated": None,
+    "outputs": [TENSOR], "isolated": False, "fully_accelerated": None,
     "import_ms": 300.5, "init_ms": 20, "first_ms": 9, "clock_ms": 0.1, "device": DEVICE,
     "batch": 1, "hidden": False, "window": 20, "steady": True, "warmup_runs": 60,
     "stopped_by": "minimum", "samples_ms": [5 + 0.01 * (7 * i % 100) for i in range(200)],

@@ -24,7 +24,7 @@ from kzoo.measure.web_page import (
     browser_name,
     checked,
     record,
-    served,
+    shown,
     site,
     summary,
 )
@@ -96,7 +96,7 @@ class Browser:
                 f"{self.name} has no delegate {setting.delegate!r}; type --on browser:wasm or "
                 "browser:webgpu"
             )
-        page, came = served(model), threading.Condition()
+        page, came = shown(model), threading.Condition()
         got: dict[str, object] = {}
 
         def take(what: str, value: object) -> bytes:
