@@ -67,8 +67,8 @@ _API = {
     "explain": "kzoo.learn.explain",
     "profile": "kzoo.measure.profile",
     "devices": "kzoo.measure.devices",
-    "run": "kzoo.runs.run",
     "serve": "kzoo.measure.serve",
+    "run": "kzoo.runs.run",
     "recipe": "kzoo.runs.recipe",
     "stage_features": "kzoo.network.features",
 }
@@ -100,9 +100,9 @@ __all__ = [
     "reparameterize",
     "run",
     "sensitivity",
+    "serve",
     "slim",
     "snippet",
-    "serve",
     "stage_features",
 ]
 

@@ -43,8 +43,8 @@ COMMANDS = {
     "snippet": "Write a program for a .tflite: in Python, for Android, as an array in C.",
     "devices": "What can be measured on: this machine, phones, an Edge TPU.",
     "profile": "Measure the latency and memory of a .tflite.",
-    "run": "Run a whole pipeline from a config.",
     "serve": "Serve a page on which any browser measures a .tflite, and tries it.",
+    "run": "Run a whole pipeline from a config.",
     "report": "Write the HTML report of a run again.",
     "doctor": "What this machine can do, and what is missing.",
 }
