@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import gc
 import hashlib
 import importlib
@@ -30,6 +31,9 @@ RUNTIMES = {
     "tflite-runtime": "tflite_runtime.interpreter",
     "tensorflow": "tensorflow",
 }
+EDGETPU = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}.get(
+    sys.platform, "libedgetpu.so.1"
+)
 WARMUP_SECONDS = 0.3  # at least; two windows of a 0.1 ms model pass before the clock has risen
 WARMUP_LIMIT_SECONDS = 10.0
 WARMUP_LIMIT_RUNS = 20_000
@@ -58,7 +62,11 @@ def main() -> None:
     try:
         record.update(measure(interpreter_class, options))
     except Exception as error:
-        fail(4, f"{options.runtime} {record['runtime_version']} refuses the model: {error}")
+        advice = ""
+        if "unresolved custom op: edgetpu-custom-op" in str(error):
+            advice = "; it is compiled for the Edge TPU and runs with --on coral, and nowhere else"
+        runtime = f"{options.runtime} {record['runtime_version']}"
+        fail(4, f"{runtime} refuses the model: {error}{advice}")
     if measure is latency:
         record["import_ms"] = import_ms
     print(json.dumps(record), flush=True)
@@ -77,6 +85,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the random input")
     parser.add_argument("--cpus", help="the cores to run on, such as 0,4-7")
     parser.add_argument("--delegate", choices=["xnnpack", "none", "edgetpu"])
+    parser.add_argument(
+        "--delegate-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the Edge TPU: device=usb, device=pci:1",
+    )
     parser.add_argument(
         "--inputs", help="raw input tensors, one set after another, instead of times"
     )
@@ -144,6 +159,10 @@ def latency(interpreter_class: type, options: argparse.Namespace) -> dict:
     warmup_ns, window, steady = warm_up(interpreter.invoke, limit)
     samples_ns, stopped_by = timed(interpreter.invoke, options)
     delegate, share = delegated(interpreter, "".join(log))
+    more = {}
+    if options.delegate == "edgetpu":
+        delegate = "edgetpu" if delegate in ("none", "unknown") else f"edgetpu, {delegate}"
+        more["delegate_version"] = edgetpu_version()
     return {
         "model_sha256": hashlib.sha256(content).hexdigest(),
         "model_bytes": len(content),
@@ -160,20 +179,59 @@ def latency(interpreter_class: type, options: argparse.Namespace) -> dict:
         "outputs": details(interpreter.get_output_details()),
         "delegate": delegate,
         "delegated_share": share,
+        **more,
     }
 
 
 def create(interpreter_class: type, content: bytes, options: argparse.Namespace) -> object:
     """An interpreter that has its tensors."""
     more = {}
-    if options.delegate == "none":
+    if options.delegate in ("none", "edgetpu"):
         module = sys.modules[RUNTIMES[options.runtime]]
-        module = module.lite if options.runtime == "tensorflow" else module
-        kinds = getattr(module, "experimental", module).OpResolverType
+        module = module.lite.experimental if options.runtime == "tensorflow" else module
+    if options.delegate == "none":
+        kinds = module.OpResolverType
         more["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    elif options.delegate == "edgetpu":
+        more["experimental_delegates"] = [load_edgetpu(module.load_delegate, options)]
     interpreter = interpreter_class(model_content=content, num_threads=options.threads, **more)
     interpreter.allocate_tensors()
     return interpreter
+
+
+def load_edgetpu(load_delegate: object, options: argparse.Namespace) -> object:
+    """The delegate for a Coral Edge TPU; each of its known failures ends with what to do."""
+    given = dict(option.partition("=")[::2] for option in options.delegate_option)
+    try:
+        return load_delegate(EDGETPU, given)
+    except OSError as error:
+        fail(
+            3,
+            f"the Edge TPU's library {EDGETPU} cannot be loaded here ({error}); "
+            "https://coral.ai/docs/accelerator/get-started/ tells how to install it "
+            "(on Debian: apt-get install libedgetpu1-std)",
+        )
+    except ValueError as error:
+        message = " ".join(str(error).split())
+        message = message.removeprefix(f"Failed to load delegate from {EDGETPU}").strip()
+        message = message[:120] or "no reason given"
+        fail(
+            3,
+            f"{EDGETPU} does not start ({message}): no Edge TPU is attached (lsusb; is it in "
+            "a USB 3 port?), this user may not use it (groups plugdev, apex), or the library was "
+            f"built for another TensorFlow than {options.runtime} "
+            f"{version(options.runtime)} (google-coral/edgetpu#401)",
+        )
+
+
+def edgetpu_version() -> str | None:
+    """What the Edge TPU's library says of itself: BuildLabel(...), RuntimeVersion(14)."""
+    try:
+        function = ctypes.CDLL(EDGETPU).edgetpu_version
+    except (OSError, AttributeError):
+        return None
+    function.restype = ctypes.c_char_p
+    return (function() or b"").decode(errors="replace") or None
 
 
 def run_inputs(interpreter_class: type, options: argparse.Namespace) -> dict:

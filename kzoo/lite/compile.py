@@ -19,7 +19,8 @@ from pathlib import Path
 from kzoo.child import LOG_LINES
 from kzoo.errors import BadInputError, MissingError, UsageError, one_of
 from kzoo.files import atomic, new_output, sha256
-from kzoo.lite.lint import lint, mapped
+from kzoo.lite.edgetpu import compiled
+from kzoo.lite.lint import lint
 from kzoo.lite.tflite_file import tflite_file
 
 TARGETS = ("edgetpu",)
@@ -130,7 +131,7 @@ def compile(
                 "tells what it does not take"
             )
         try:
-            left = mapped(made[0])
+            left = compiled(made[0]).left
         except BadInputError as error:
             raise BadInputError(f"{COMPILER} wrote a damaged file: {error}") from error
         with atomic(output) as temporary:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kzoo.errors import UsageError
+from kzoo.errors import MissingError, UsageError
 from kzoo.measure.benchmark_model import benchmark_model
 from kzoo.measure.deploy import deploy_file
-from kzoo.measure.runtimes import BENCHMARK_MODEL, C_RUNTIME, choose_runtime
+from kzoo.measure.runtimes import (
+    BENCHMARK_MODEL,
+    C_RUNTIME,
+    INSTALL,
+    RUNTIMES,
+    check_runtime,
+    choose_runtime,
+)
 from kzoo.measure.target import Setting
 from kzoo.measure.targets.device import Runner, Transport
 
@@ -23,6 +31,37 @@ def runner_for(setting: Setting) -> Runner:
     return PythonRunner(choose_runtime(setting.runtime), sys.executable)
 
 
+def python_runner(
+    runtime: str | None, pythons: Mapping[str, Sequence[str]], place: str
+) -> PythonRunner | None:
+    """The first of a machine's Pythons that has the runtime, or the most preferred one for None.
+
+    Args:
+        runtime: of `kzoo.measure.runtimes.RUNTIMES`.
+        pythons: interpreter → what `kzoo.measure.runtimes.FIND` printed in it.
+        place: the machine, for the message.
+
+    Returns None if no runtime is asked for and none is there.
+
+    Raises:
+        UsageError: no runtime has this name.
+        MissingError: no Python has this one.
+    """
+    if runtime is not None:
+        check_runtime(runtime)
+    for wanted in [runtime] if runtime else RUNTIMES:
+        for python, found in pythons.items():
+            if wanted in found:
+                return PythonRunner(wanted, python)
+    if runtime:
+        looked = ", ".join(pythons) or "no python3"
+        raise MissingError(
+            f"{place} has no Python with NumPy and {runtime} (looked at {looked}); "
+            f"{INSTALL[runtime]}"
+        )
+    return None
+
+
 @dataclass(frozen=True)
 class PythonRunner(Runner):
     """deploy/linux/benchmark.py with a runtime for Python.
@@ -30,10 +69,12 @@ class PythonRunner(Runner):
     Attributes:
         name: of the runtime.
         python: the interpreter there.
+        delegate_options: what the delegate gets, such as ("device=usb",).
     """
 
     name: str
     python: str = "python3"
+    delegate_options: tuple[str, ...] = ()
 
     def command(self, transport: Transport, setting: Setting) -> tuple[list[str], dict]:
         """As `kzoo.measure.targets.device.Runner.command`."""
@@ -42,7 +83,10 @@ class PythonRunner(Runner):
                 f"{self.name} has no delegate {setting.delegate!r}; it has xnnpack, none, edgetpu"
             )
         script = transport.put(deploy_file("linux/benchmark.py"))
-        return [self.python, script, "--runtime", self.name], {}
+        command = [self.python, script, "--runtime", self.name]
+        for option in self.delegate_options:
+            command += ["--delegate-option", option]
+        return command, {}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ They are looked up and never imported: a runtime is imported in the process that
 from __future__ import annotations
 
 import importlib.util
+import json
 
 from kzoo.errors import MissingError, UsageError, nearest
 
@@ -24,9 +25,19 @@ BENCHMARK_MODEL = "benchmark_model"
 
 INSTALL = {
     "ai-edge-litert": "pip install ai-edge-litert",
-    "tflite-runtime": "pip install 'kzoo[tflite-runtime]' in an environment of its own (NumPy 1)",
+    "tflite-runtime": "pip install tflite-runtime 'numpy<2' in an environment of its own",
     "tensorflow": "pip install tensorflow",
 }
+
+FIND = f"""\
+import importlib.util, json
+def installed(name):
+    found = importlib.util.find_spec(name)
+    return found is not None and found.origin is not None
+known = {json.dumps(RUNTIMES)}
+print(json.dumps([name for name in known if installed(known[name]) and installed("numpy")]))
+"""
+"""What any other Python is asked: which runtimes it has, as a JSON list. None without NumPy."""
 
 
 def choose_runtime(name: str | None = None) -> str:
@@ -41,14 +52,22 @@ def choose_runtime(name: str | None = None) -> str:
             if _installed(known):
                 return known
         raise MissingError(f"no runtime for .tflite files is here; {INSTALL['ai-edge-litert']}")
+    check_runtime(name)
+    if not _installed(name):
+        raise MissingError(
+            f"the runtime {name} is not installed here; {INSTALL[name]}; "
+            "--on host:ITS/bin/python measures with another environment's"
+        )
+    return name
+
+
+def check_runtime(name: str) -> None:
+    """Raises UsageError if no runtime for Python has this name."""
     if name not in RUNTIMES:
         known = [*RUNTIMES, C_RUNTIME, BENCHMARK_MODEL]
         raise UsageError(
             f"unknown runtime {name!r}; known: {', '.join(known)}{nearest(name, known)}"
         )
-    if not _installed(name):
-        raise MissingError(f"the runtime {name} is not installed here; {INSTALL[name]}")
-    return name
 
 
 def _installed(name: str) -> bool:

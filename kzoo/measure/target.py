@@ -12,7 +12,7 @@ from typing import Protocol
 from kzoo.errors import UsageError, nearest
 
 TARGETS = {
-    "host": "this machine",
+    "host": "this machine; host:PYTHON with another environment's Python",
     "adb": "an Android phone: adb, or adb:SERIAL where there are several",
     "ssh": "a Raspberry Pi or any Linux machine: ssh:USER@HOST, or a name of ~/.ssh/config",
     "coral": "a Coral Edge TPU here, or coral+ssh:USER@HOST",

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from kzoo.errors import BadInputError, MissingError, UsageError
+from kzoo.lite import edgetpu
 from kzoo.lite.compile import COMPILER, compile, read_log
-from kzoo.lite.lint import lint, mapped
+from kzoo.lite.lint import lint
 
 HEAD = """\
 Edge TPU Compiler version 16.0.384591198
@@ -132,7 +133,7 @@ def test_what_the_compiler_left_is_set_beside_the_prediction(stand_in, name, sha
     """The compiled file is Coral's own; the log around it is not."""
     file = Path(shutil.copy(shared / "coral" / f"{name}.tflite", tmp_path / "m.tflite"))
     compiled = shared / "coral" / f"{name}_edgetpu.tflite"
-    left = mapped(compiled)
+    left = edgetpu.compiled(compiled).left
     stand_in(HEAD.format(off="0.00B") + table(ROWS), compiled)
     done = compile(file)
     assert done.output == str(tmp_path / "m_edgetpu.tflite")

@@ -13,8 +13,8 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 import kzoo
 from kzoo.errors import BadInputError, MissingError, UsageError
-from kzoo.lite import flatbuffer
-from kzoo.lite.lint import TARGETS, lint, mapped
+from kzoo.lite import edgetpu, flatbuffer
+from kzoo.lite.lint import TARGETS, lint
 from kzoo.lite.lint.checks import CHECKS
 from kzoo.lite.lint.operators import operators
 from kzoo.lite.lint.predict import ABOUT, predict, rules
@@ -125,14 +125,14 @@ def test_the_prediction_is_what_the_compiler_did(shared, name):
     if not (file.is_file() and compiled.is_file()):
         pytest.skip(f"needs {file} and {compiled.name}")
     (found,) = lint(file, ["edgetpu"]).predictions
-    assert found.left == mapped(compiled)
+    assert found.left == edgetpu.compiled(compiled).left
 
 
 def test_a_compiled_file_runs_in_its_compiled_operator(shared):
     compiled = shared / "coral" / "deeplabv3_mnv2_dm05_pascal_quant_edgetpu.tflite"
     tpu, micro = lint(compiled, ["edgetpu", "micro"]).predictions
     assert tpu.operators_run == 1
-    assert tpu.left == mapped(compiled)
+    assert tpu.left == edgetpu.compiled(compiled).left
     assert micro.operators_run == 0
 
 
@@ -312,7 +312,7 @@ def test_damaged_files_are_refused_or_answered(lite_int8, tmp_path):
         lint(path)
     assert "\n" not in str(caught.value)
     with pytest.raises(BadInputError, match=r"m\.tflite"):
-        mapped(path)
+        edgetpu.compiled(path)
 
 
 def test_wrong_use_is_told(lite_int8, tmp_path):

@@ -231,7 +231,7 @@ def test_a_device_that_changed_is_noted(small, monkeypatch):
     assert profile(small).notes == [
         "threads 1: the device got warmer, from 40 to 46 degrees",
         "threads 1: the fastest core's clock fell from 2000 to 1500 MHz",
-        "threads 1: throttled changed from None to 0x4",
+        "threads 1: the Raspberry Pi was short of power or too warm; now: throttled",
     ]
 
 

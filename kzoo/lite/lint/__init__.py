@@ -109,18 +109,3 @@ def _prediction(values: dict) -> Prediction:
     findings = [Finding(**each) for each in values["findings"]]
     blocker = findings[0] if findings else None
     return Prediction(**{**values, "findings": findings, "blocker": blocker})
-
-
-def mapped(file: str | os.PathLike) -> dict[str, int]:
-    """How many operators of each type the Edge TPU compiler left on the CPU, from what it wrote.
-
-    Args:
-        file: ``X_edgetpu.tflite``, in which the mapped operators are one edgetpu-custom-op.
-
-    Raises:
-        MissingError: the file does not exist.
-        BadInputError: it is no .tflite, or damaged.
-    """
-    tflite_file(file)
-    with blame(f"{file} cannot be read"):
-        return call("kzoo.lite.lint.predict:left_by_compiler", file=str(file))

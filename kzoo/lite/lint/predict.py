@@ -10,10 +10,10 @@ from pathlib import Path
 import yaml
 
 from kzoo.files import sha256
+from kzoo.lite.edgetpu import CUSTOM
 from kzoo.lite.lint.checks import CHECKS
 from kzoo.lite.lint.operators import Operator, operators
 
-COMPILED = "edgetpu-custom-op"
 ABOUT = ("advice", "source", "runtime")
 """What a rule says beside its constraints."""
 
@@ -32,11 +32,6 @@ def read(file: str, targets: list[str]) -> dict:
         "sha256": sha256(file),
         "predictions": [predict(found, target) for target in targets],
     }
-
-
-def left_by_compiler(file: str) -> dict[str, int]:
-    """How many operators of each type stand beside an edgetpu-custom-op."""
-    return _counted(op for op in operators(file) if op.name != COMPILED)
 
 
 def predict(found: list[Operator], target: str) -> dict:
@@ -98,7 +93,7 @@ def _told(op: Operator, reason: str, table: dict, rule: dict, check: str) -> dic
 
 def _running(found: list[Operator], refused: dict, table: dict) -> set[int]:
     """Which operators the target runs: those not refused, as far as it takes the graph apart."""
-    if compiled := {op.index for op in found if op.name == COMPILED} - refused.keys():
+    if compiled := {op.index for op in found if op.name == CUSTOM} - refused.keys():
         return compiled
     if table["runs"] == "whole":
         return set() if refused else {op.index for op in found}

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kzoo.errors import UsageError
-from kzoo.measure.runners import runner_for
-from kzoo.measure.targets.device import Device, Ended, TimedOut
+from kzoo.errors import MissingError, UsageError
+from kzoo.measure.runners import python_runner, runner_for
+from kzoo.measure.runtimes import FIND, INSTALL, RUNTIMES
+from kzoo.measure.target import Setting
+from kzoo.measure.targets.device import Device, Ended, Runner, TimedOut
 
 
 def connect(where: str = "") -> Device:
-    """This machine; ``where`` is empty."""
-    if where:
-        raise UsageError(f"host is this machine and has no address: not {where!r}")
-    return Device(Local("host"), runner_for)
+    """This machine; ``where`` is empty, or the Python of another environment here."""
+    if not where:
+        return Device(Local("host"), runner_for)
+    if "@" in where or not (python := shutil.which(Path(where).expanduser())):
+        raise UsageError(
+            f"host is this machine and has no address, but takes the Python of an environment "
+            f"here, such as host:tflite/bin/python; {where!r} is none"
+        )
+    python = os.path.abspath(python)  # not resolved: the link makes it the environment's
+    told = subprocess.run([python, "-c", FIND], capture_output=True, text=True, check=False)
+    if told.returncode:
+        raise UsageError(f"host:{where} is no Python that starts: {told.stderr.strip()[-200:]}")
+    pythons = {python: json.loads(told.stdout)}
+
+    def runner(setting: Setting) -> Runner:
+        if setting.runtime not in (None, *RUNTIMES):  # those that need no Python
+            return runner_for(setting)
+        found = python_runner(setting.runtime, pythons, where)
+        if found is None:
+            raise MissingError(f"{where} has no runtime with NumPy; {INSTALL['ai-edge-litert']}")
+        return found
+
+    return Device(Local(f"host:{where}"), runner)
 
 
 class Local:

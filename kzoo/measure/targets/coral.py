@@ -1,0 +1,102 @@
+"""A Coral Edge TPU, here or on a machine behind ssh: the Python runner with Coral's delegate."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from pathlib import Path
+
+from kzoo.errors import BadInputError, MissingError, UsageError
+from kzoo.lite.edgetpu import Compiled, compiled
+from kzoo.measure.runners import PythonRunner
+from kzoo.measure.statistics import median
+from kzoo.measure.target import Setting
+from kzoo.measure.targets.device import Device, Runner
+
+FIRST_LONGER = 3.0
+"""A first inference so many times longer than later ones is told of."""
+
+
+def connect(where: str = "") -> Coral:
+    """An Edge TPU; ``where`` is which one, and behind what: "", "usb", "pci:1", "ssh:USER@HOST".
+
+    Both together are "usb:0+ssh:USER@HOST". Of several sticks, ":1" is the second.
+
+    Raises:
+        UsageError: ``where`` is none of these.
+        MissingError: as `kzoo.measure.targets.ssh.connect`.
+    """
+    found = re.fullmatch(r"((?:usb|pci)?(?::\d+)?)(?:(?:^|\+)ssh:(.+))?", where)
+    if not found:
+        raise UsageError(
+            "an Edge TPU is coral, coral:usb, coral:pci, coral::1 (the second), or one of these "
+            f"and +ssh:USER@HOST; not coral:{where}"
+        )
+    device, machine = found.groups()
+    if machine:
+        from kzoo.measure.targets.ssh import connect as connect_to
+    else:
+        from kzoo.measure.targets.host import connect as connect_to
+    return Coral(connect_to(machine or ""), device)
+
+
+class Coral(Device):
+    """A `Device` whose runner loads libedgetpu; it runs compiled files only."""
+
+    def __init__(self, device: Device, which: str) -> None:
+        super().__init__(device.transport, device.runner_for)
+        behind = "" if self.name == "host" else f"+{self.name}"
+        self.name = f"coral{f':{which}' if which else ''}{behind}"
+        self._runner_there = device.runner_for
+        self._options = (f"device={which}",) if which else ()
+        self._compiled = functools.cache(compiled)
+        self.runner_for = self._runner
+
+    def time_runs(self, model: Path, setting: Setting) -> dict:
+        """As `Device.time_runs`, with ``notes`` on the parts, the versions, the first inference."""
+        record = super().time_runs(model, setting)
+        return record | {"notes": _notes(self._compiled(model), record)}
+
+    def _runner(self, setting: Setting) -> Runner:
+        runner = self._runner_there(setting)
+        if not isinstance(runner, PythonRunner):
+            raise UsageError(f"{runner.name} has no Edge TPU; leave --runtime out, or name another")
+        return dataclasses.replace(runner, delegate_options=self._options)
+
+    def _run(self, model: Path, setting: Setting, options: list, timeout: float) -> dict:
+        if setting.delegate not in (None, "edgetpu"):
+            raise UsageError(f"coral runs by the delegate edgetpu, not {setting.delegate}")
+        if not self._compiled(model).parts:
+            raise BadInputError(
+                f"{str(model)!r} is not compiled for the Edge TPU (it has no edgetpu-custom-op); "
+                f"kzoo compile {model} makes a file that is, of an int8 one"
+            )
+        setting = dataclasses.replace(setting, delegate="edgetpu")
+        try:
+            return super()._run(model, setting, options, timeout)
+        except BadInputError as error:
+            if "crashed the runtime" not in str(error):
+                raise
+            raise MissingError(
+                f"{error}. On an Edge TPU it is more often libedgetpu, built for another "
+                "TensorFlow than the runtime (google-coral/edgetpu#401), or a stick without power"
+            ) from error
+
+
+def _notes(file: Compiled, record: dict) -> list[str]:
+    notes = []
+    there = record.get("delegate_version")
+    if file.min_runtime is not None:
+        said = f"; its library says {there}" if there else ""
+        notes.append(f"compiled for the Edge TPU's runtime {file.min_runtime} or newer{said}")
+    if file.left:
+        left = ", ".join(f"{count} {name}" for name, count in file.left.items())
+        notes.append(f"{file.parts} part(s) on the Edge TPU; left on the CPU: {left}")
+    later = median(record["samples_ns"]) / 1e6
+    if record["first_ms"] > FIRST_LONGER * later:
+        notes.append(
+            f"the first inference took {record['first_ms'] / later:.0f} times as long as a later "
+            "one: it sends the weights to the Edge TPU. So does the first after another model's"
+        )
+    return notes
