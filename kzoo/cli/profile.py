@@ -66,7 +66,9 @@ class Target(click.ParamType):
     "--min-seconds", default=1.0, show_default=True, help="Seconds of timed runs, at least."
 )
 @click.option(
-    "--rounds", type=int, help="Repeat all of it.  [default: 2 of several models, in turns]"
+    "--rounds",
+    type=int,
+    help="Repeat all of it.  [default: 2 of several models, in turns; 3 with --ops]",
 )
 @click.option(
     "--cool-down",
@@ -127,7 +129,7 @@ def _operators(records: list[dict]) -> list[str]:
     if len(records) == 2 and records[0]["target"] == records[1]["target"]:
         pair = [by_layer(record["operators"]["operators"]) for record in records]
         rows = sorted(side_by_side(*pair), key=lambda row: -max(us or 0 for us in row["us"]))
-        names = [Path(record["model"]).name for record in records]
+        names = [Path(record["model"]).stem for record in records]
         parts.append(table(("layer", "operator", *_us(names), "ratio"), [
             (row["layer"], ", ".join(row["kinds"]), *map(_time, row["us"]), _ratio(row["us"]))
             for row in rows[:SLOWEST]
@@ -151,7 +153,7 @@ def _operators(records: list[dict]) -> list[str]:
         usual = f"; {found['usual_ms']:.3f} ms by the kernels that are used"
         parts.append(pairs([
             ("operators", f"{Path(record['model']).name}, mode {found['mode']}, "
-             f"{found['threads']} thread(s), {found['runs']} profiled runs"),
+             f"{record['kind']}, threads {found['threads']}, {found['runs']} profiled runs"),
             ("whole run", f"{found['profiled_ms']:.3f} ms profiled, {found['unprofiled_ms']:.3f} "
              f"ms without (p50){usual if found['mode'] == 'node' else ''}"),
             ("overhead", f"{100 * found['overhead']:+.1f} % of the profiler"),
