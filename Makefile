@@ -38,6 +38,7 @@ bench: .venv/kzoo
 	$(BIN)/python tools/bench/step.py
 	$(BIN)/python tools/bench/conversion_memory.py
 	$(BIN)/python tools/bench/export.py
+	$(BIN)/python tools/bench/latency.py
 
 # docs/zoo.md: hours, on a machine that does nothing else; stopped at any time, it goes on later.
 zoo: .venv/kzoo
