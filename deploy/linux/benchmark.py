@@ -61,6 +61,8 @@ def main() -> None:
     }
     try:
         record.update(measure(interpreter_class, options))
+    except OSError as error:  # a full disk is not the model's fault
+        fail(3, str(error))
     except Exception as error:
         advice = ""
         if "unresolved custom op: edgetpu-custom-op" in str(error):
@@ -119,7 +121,7 @@ def pin(cpus: str) -> None:
             first, _, last = part.partition("-")
             chosen |= set(range(int(first), int(last or first) + 1))
         os.sched_setaffinity(0, chosen)
-    except (ValueError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         fail(2, f"--cpus {cpus}: {error}; a list of this machine's cores is meant, such as 0,4-7")
 
 

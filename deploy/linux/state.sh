@@ -20,7 +20,10 @@ if command -v getprop >/dev/null 2>&1; then
 fi
 echo "system=$(uname -sr)"
 [ -r "$root"/proc/device-tree/model ] && echo "model=$(tr -d '\0' < "$root"/proc/device-tree/model)"
-sed -n 's/^\(model name\|Model\|Hardware\)[[:space:]]*:/processor=/p' "$root"/proc/cpuinfo 2>/dev/null | head -n 1
+sed -n 's/^model name[[:space:]]*:/processor=/p' "$root"/proc/cpuinfo 2>/dev/null | head -n 1
+[ -r "$root"/proc/device-tree/compatible ] && # the board, then what it is made of: "brcm,bcm2711"
+  echo "processor=$(tr '\0' '\n' < "$root"/proc/device-tree/compatible | tail -n 1)"
+sed -n 's/^\(Hardware\|Model\)[[:space:]]*:/processor=/p' "$root"/proc/cpuinfo 2>/dev/null | head -n 1
 sed -n 's/^\(flags\|Features\)[[:space:]]*:/flags=/p' "$root"/proc/cpuinfo 2>/dev/null | head -n 1
 sed -n 's/^MemTotal:[[:space:]]*\([0-9]*\).*/memory_kb=\1/p' "$root"/proc/meminfo 2>/dev/null
 echo "cores=$(nproc 2>/dev/null || grep -c ^processor "$root"/proc/cpuinfo)"

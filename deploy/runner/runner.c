@@ -151,7 +151,7 @@ static uint8_t *read_file(const char *path, size_t *size) {
   long length = ftell(file);
   rewind(file);
   uint8_t *content = malloc((size_t)length + 1);
-  if (!content || fread(content, 1, (size_t)length, file) != (size_t)length)
+  if (length < 0 || !content || fread(content, 1, (size_t)length, file) != (size_t)length)
     fail(3, "file %s cannot be read", path);
   fclose(file);
   *size = (size_t)length;
@@ -228,7 +228,7 @@ typedef struct {
   uint64_t index, more;
   int source;
 } Event;
-typedef struct { char name[96]; char kind[12]; int type, bytes; int64_t sizes[8]; uint32_t rank; } Described;
+typedef struct { const char *name; char kind[12]; int type, bytes; int64_t sizes[8]; uint32_t rank; } Described;
 
 static Handle library, environment, compiled, signature, profiler;
 static Handle inputs[MOST_TENSORS], outputs[MOST_TENSORS];
@@ -257,7 +257,7 @@ static void describe(Handle tensor, const char *name, Described *told) {
   TensorType type;
   memset(&type, 0, sizeof type);
   CALL(LiteRtGetRankedTensorType, tensor, &type);
-  snprintf(told->name, sizeof told->name, "%s", name);
+  told->name = name; /* the model's, which is never freed */
   told->type = type.type;
   told->rank = type.layout.rank & 0x7f; /* above: whether there are strides */
   for (uint32_t i = 0; i < told->rank && i < 8; i++) told->sizes[i] = type.layout.sizes[i];

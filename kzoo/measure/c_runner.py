@@ -37,8 +37,6 @@ C_LIBRARY = (
 
 def files(abi: str, *, loader: bool) -> dict[str, Path]:
     """What goes to the device, by name: ``runner``, ``libLiteRt.so``, and the C library's files."""
-    if abi not in ABIS:
-        raise UsageError(f"the C runner is built for {', '.join(ABIS)}; this device is {abi}")
     found = {"runner": _program(abi), "libLiteRt.so": _library(abi)}
     return found | ({file.name: file for file in _c_library(abi)} if loader else {})
 
@@ -51,24 +49,30 @@ def runtime_version() -> str:
     return found
 
 
+def compiler(abi: str) -> tuple[list[str], str]:
+    """The command that builds the C runner for a device, and its name; raises if there is none."""
+    if abi not in ABIS:
+        raise UsageError(f"the C runner is built for {', '.join(ABIS)}; this device is {abi}")
+    if importlib.util.find_spec("ziglang"):
+        target = f"{ABIS[abi]}.{GLIBC}"
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", target]
+        return command, f"zig {version('ziglang')} {target}"
+    if abi == OWN and (own := shutil.which("cc")):
+        return [own], "cc"
+    raise MissingError(
+        f"the C runner for {abi} is built by zig, which is not installed; "
+        "pip install 'kzoo[devices]'"
+    )
+
+
 def _program(abi: str) -> Path:
     source = deploy_file("runner/runner.c")
-    target = f"{ABIS[abi]}.{GLIBC}"
-    if importlib.util.find_spec("ziglang"):
-        compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target]
-        made_by = f"zig {version('ziglang')} {target}"
-    elif abi == OWN and (own := shutil.which("cc")):
-        compiler, made_by = [own], "cc"
-    else:
-        raise MissingError(
-            f"the C runner for {abi} is built by zig, which is not installed; "
-            "pip install 'kzoo[devices]'"
-        )
+    command, made_by = compiler(abi)
     digest = hashlib.sha256(source.read_bytes() + made_by.encode()).hexdigest()[:16]
 
     def build(folder: Path) -> None:
         options = ["-std=gnu11", "-O2", "-o", folder / "runner", source, "-ldl"]
-        tool([*compiler, *options], f"the C runner for {abi}")
+        tool([*command, *options], f"the C runner for {abi}")
 
     return filled_once(_kept(f"program-{digest}"), build) / "runner"
 
@@ -110,7 +114,8 @@ def _c_library(abi: str) -> list[Path]:
 
     place = Path("usr", ABIS[abi], "lib")
     installed = "/" / place
-    folder = installed if installed.is_dir() else filled_once(_kept(f"glibc-{abi}"), unpack) / place
+    whole = all((installed / name).exists() for name in C_LIBRARY)
+    folder = installed if whole else filled_once(_kept(f"glibc-{abi}"), unpack) / place
     (loader,) = folder.glob("ld-linux*.so.*")
     return [loader, *(folder / name for name in C_LIBRARY)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kzoo.errors import KzooError, MissingError
 from kzoo.measure.benchmark_model import benchmark_model
-from kzoo.measure.c_runner import ABIS
+from kzoo.measure.c_runner import compiler
 from kzoo.measure.runtimes import BENCHMARK_MODEL, C_RUNTIME, RUNTIMES, choose_runtime
 from kzoo.measure.target import open_target
 from kzoo.measure.targets import adb
@@ -27,10 +27,11 @@ class Found:
         target: for ``--on``.
         usable: whether it answers and has a runtime. An Edge TPU is not asked.
         trouble: why not, and what to do; None if it is.
-        kind: "measured" or "emulated"; None of what was not asked.
+        kind: "measured" or "emulated"; None of what is not usable.
         machine: as in a record's ``device``, and ``core_mhz``, the highest clock of each core.
         state: as in a record's ``state_before``.
-        runtimes: for ``--runtime``; the C runner is built for it when it is first used.
+        runtimes: for ``--runtime``; the C runner, if there is a compiler, is built for it when it
+            is first used.
     """
 
     target: str
@@ -83,7 +84,7 @@ def _asked(name: str) -> Found:
             return Found(
                 name,
                 usable=bool(runtimes),
-                trouble=None if runtimes else f"no runtime for {target.transport.abi}",
+                trouble=None if runtimes else _trouble(compiler, target.transport.abi),
                 kind=target.kind,
                 machine=machine,
                 state=target.state(),
@@ -95,18 +96,19 @@ def _asked(name: str) -> Found:
 
 def _runtimes(name: str, abi: str) -> list[str]:
     """Those for Python are looked for here alone: Android has no Python."""
-    pythons = [each for each in RUNTIMES if name == "host" and _there(choose_runtime, each)]
-    own = [C_RUNTIME] if abi in ABIS else []
-    google = [BENCHMARK_MODEL] if _there(benchmark_model, abi) else []
+    pythons = [each for each in RUNTIMES if name == "host" and not _trouble(choose_runtime, each)]
+    own = [C_RUNTIME] if not _trouble(compiler, abi) else []
+    google = [BENCHMARK_MODEL] if not _trouble(benchmark_model, abi) else []
     return [*pythons, *own, *google]
 
 
-def _there(look: Callable[[str], object], what: str) -> bool:
+def _trouble(look: Callable[[str], object], what: str) -> str | None:
+    """Why it is not there, or None."""
     try:
         look(what)
-    except KzooError:
-        return False
-    return True
+    except KzooError as error:
+        return str(error)
+    return None
 
 
 def _coral() -> list[Found]:
@@ -115,5 +117,6 @@ def _coral() -> list[Found]:
         ids = device.read_text().strip(), device.with_name("idProduct").read_text().strip()
         if ids in CORAL:
             machine = {"processor": "Coral Edge TPU", "system": f"USB, {CORAL[ids]}"}
-            found.append(Found("coral", usable=True, kind="measured", machine=machine))
+            name = f"coral:usb:{len(found)}" if found else "coral"
+            found.append(Found(name, usable=True, kind="measured", machine=machine))
     return found

@@ -22,6 +22,8 @@ import threading
 import time
 from pathlib import Path
 
+from kzoo.measure.targets.emulated import CPUINFO, PROCESSOR, QEMU
+
 COMMANDS = {name: int.from_bytes(name, "little") for name in (
     b"CNXN", b"AUTH", b"OPEN", b"OKAY", b"CLSE", b"WRTE",
 )}  # fmt: skip
@@ -42,18 +44,6 @@ PROPERTIES = {
     "ro.product.cpu.abi": "x86_64",
     "ro.kernel.qemu": "1",
 }
-RASPBERRY_PI = """\
-processor	: {}
-BogoMIPS	: 108.00
-Features	: fp asimd evtstrm crc32 cpuid
-CPU implementer	: 0x41
-CPU architecture: 8
-CPU variant	: 0x0
-CPU part	: 0xd08
-CPU revision	: 3
-
-"""
-"""Without it the arm64 library dies on this machine's list of processors, which qemu shows it."""
 BATTERY = """Current Battery Service state:
   AC powered: false
   USB powered: true
@@ -172,9 +162,9 @@ class Phone(socketserver.ThreadingTCPServer):
         # The script that tells of the machine takes the root of /proc and /sys.
         self._tool("sh", f'exec /bin/sh "$@" "{self.root}"')
         if arm:
-            processors = range(len(os.sched_getaffinity(0)))
-            self.write("proc/cpuinfo", "".join(map(RASPBERRY_PI.format, processors)))
-            qemu = f"{shutil.which('qemu-aarch64-static')} -cpu cortex-a72 -L '{self.root}'"
+            numbers = range(len(os.sched_getaffinity(0)))
+            self.write("proc/cpuinfo", "".join(CPUINFO.format(number=each) for each in numbers))
+            qemu = f"{shutil.which(QEMU)} -cpu {PROCESSOR} -L '{self.root}'"
             self._tool("uname", '[ "$1" = -m ] && echo aarch64 || echo Linux 6.6.30-android15')
             # Nobody registered qemu with this kernel, so what starts a program names it.
             self._tool(

@@ -19,6 +19,7 @@ from kzoo.measure.profile import profile
 from kzoo.measure.target import Setting, open_target
 from kzoo.measure.targets import adb
 from kzoo.measure.targets.device import TimedOut
+from kzoo.measure.targets.emulated import QEMU
 
 QUICK = Setting(min_runs=3, min_seconds=0)
 KZOO = "data/local/tmp/kzoo"
@@ -334,12 +335,21 @@ def test_devices_lists_usable_and_unusable_ones(phones):
     assert (phone["usable"], phone["kind"], phone["runtimes"]) == (True, "emulated", ["litert-c"])
     assert set(phone["machine"]["core_mhz"].values()) <= {1800.0, 2800.0}
     assert phone["state"]["battery_percent"] == 76
-    assert (old["usable"], old["trouble"]) == (False, "no runtime for armeabi-v7a")
+    assert (old["usable"], old["machine"]["model"]) == (False, "Zoo Emulated Phone")
+    assert old["trouble"].endswith("this device is armeabi-v7a")
     assert (locked["usable"], locked["machine"]) == (False, None)
     assert locked["trouble"].startswith("unauthorized: unlock it")
     said = CliRunner().invoke(cli, ["devices"]).stdout
     assert "1 x 1800, 1 x 2800 MHz" in said or host["machine"]["cores"] != 2
     assert "tap Allow" in said
+
+
+def test_devices_lists_no_runner_that_cannot_be_built(phones, monkeypatch):
+    phone = phones(abi="arm64-v8a")
+    monkeypatch.setattr(c_runner.importlib.util, "find_spec", lambda _: None)  # no zig
+    (found,) = [each for each in kzoo.devices().devices if each.target == f"adb:{phone.serial}"]
+    assert (found.usable, found.runtimes) == (False, [])
+    assert "is built by zig" in found.trouble
 
 
 def test_devices_without_adb_says_so(monkeypatch):
@@ -350,9 +360,7 @@ def test_devices_without_adb_says_so(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not shutil.which("qemu-aarch64-static"), reason="needs qemu; apt-get install qemu-user-static"
-)
+@pytest.mark.skipif(not shutil.which(QEMU), reason="needs qemu; apt-get install qemu-user-static")
 @pytest.mark.parametrize("name", ["pretrainedResnet_quant.tflite", "vww_96_float.tflite"])
 def test_arm64_computes_what_x86_64_does(name, phones, shared):
     """int8 bit for bit, float32 within 1e-6."""

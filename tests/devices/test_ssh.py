@@ -18,6 +18,7 @@ import pytest
 
 from kzoo.errors import MissingError, UsageError
 from kzoo.files import sha256
+from kzoo.measure.benchmark_model import VARIABLE
 from kzoo.measure.profile import profile
 from kzoo.measure.runners import CRunner, PythonRunner
 from kzoo.measure.runtimes import C_RUNTIME
@@ -25,6 +26,7 @@ from kzoo.measure.target import Setting
 from kzoo.measure.targets import ssh
 from kzoo.measure.targets.device import TimedOut
 from tests.devices import ssh_host
+from tests.measure.test_benchmark_model import CLASSIC
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("ssh"), reason="needs ssh: apt-get install openssh-client"),
@@ -192,6 +194,20 @@ def test_nothing_stays_there_when_this_process_ends(name, small, host):
     assert left(host) == ([], [])
 
 
+@pytest.mark.usefixtures("host")
+def test_ctrl_c_ends_while_it_connects(small):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"ssh:board:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kzoo", "profile", small, "--on", target],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        silent.accept()
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.communicate(timeout=9)[1]
+
+
 def test_a_connection_that_is_lost_is_told(tmp_path, monkeypatch):
     host = ssh_host.start(tmp_path)
     monkeypatch.setenv("PATH", host.path)
@@ -345,6 +361,27 @@ def test_the_runner_is_what_the_machine_can_run(board):
         board.runner_for(asked[None])
     with pytest.raises(MissingError, match="no Edge TPU"):
         board.runner_for(Setting(delegate="edgetpu"))
+
+
+def test_google_s_own_program_is_taken_along(host, small, tmp_path, monkeypatch):
+    program = tmp_path / "benchmark_model"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{CLASSIC}END\n")
+    monkeypatch.setenv(VARIABLE, str(program))
+    record = profile(small, on="ssh:board", runtime="benchmark_model")
+    assert (record.runner, record.runs[0].latency.p50_ms) == ("benchmark_model", 56.251)
+    assert left(host) == ([], [])
+
+
+def test_a_python_that_prints_more_than_it_is_asked(host):
+    folder = host.home / "noisy" / "bin"
+    folder.mkdir(parents=True)
+    (folder.parent / "pyvenv.cfg").touch()
+    (folder / "python3").write_text("#!/bin/sh\necho welcome; echo '[\"tensorflow\"]'\n")
+    (folder / "python3").chmod(0o755)
+    device = ssh.connect("board")
+    device.close()
+    assert device.transport.pythons[str(folder / "python3")] == ["tensorflow"]
+    shutil.rmtree(folder.parent)
 
 
 def test_environments_in_the_home_are_found_by_their_python(host):

@@ -21,3 +21,14 @@ def test_an_edge_tpu_is_known_by_its_usb_ids(ids, said, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)  # no phones
     found = devices.devices().devices
     assert [each.machine["system"] for each in found if each.target == "coral"] == said
+
+
+def test_several_edge_tpus_have_names_of_their_own(tmp_path, monkeypatch):
+    for port in ("1-2", "1-3"):
+        (tmp_path / port).mkdir()
+        (tmp_path / port / "idVendor").write_text("18d1\n")
+        (tmp_path / port / "idProduct").write_text("9302\n")
+    monkeypatch.setattr(devices, "USB", tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda _: None)  # no phones
+    names = [each.target for each in devices.devices().devices]
+    assert names == ["host", "coral", "coral:usb:1"]

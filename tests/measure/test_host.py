@@ -9,11 +9,14 @@ import pytest
 from kzoo.child import ChildCrashed
 from kzoo.environment import machine
 from kzoo.errors import BadInputError, MissingError, UsageError
+from kzoo.lite import flatbuffer
 from kzoo.measure import runners
+from kzoo.measure.benchmark_model import VARIABLE
 from kzoo.measure.deploy import deploy_file
-from kzoo.measure.runtimes import C_RUNTIME, RUNTIMES, choose_runtime
+from kzoo.measure.runtimes import BENCHMARK_MODEL, C_RUNTIME, RUNTIMES, choose_runtime
 from kzoo.measure.target import Setting, open_target
 from kzoo.measure.targets import device
+from kzoo.measure.targets.host import connect
 
 QUICK = Setting(runtime="ai-edge-litert", min_runs=5, min_seconds=0)
 
@@ -120,10 +123,10 @@ def test_a_fault_of_the_script_is_not_blamed_on_the_model(code, small, tmp_path,
         host.time_runs(small, QUICK)
 
 
-def state(root) -> dict:
+def told(root) -> dict:
     script = deploy_file("linux/state.sh")
     done = subprocess.run(["sh", script, root], capture_output=True, text=True, check=True)
-    return device.told(done.stdout)["state"]
+    return device.told(done.stdout)
 
 
 def test_the_state_is_read_where_the_machine_tells(tmp_path):
@@ -142,7 +145,7 @@ def test_the_state_is_read_where_the_machine_tells(tmp_path):
     put("sys/class/power_supply/battery/current_now", "-500000")
     put("sys/class/power_supply/battery/voltage_now", "4000000")
     put("proc/loadavg", "0.25 0.5 0.7 1/100 1")
-    assert state(tmp_path) == dict.fromkeys(device.STATE) | {
+    assert told(tmp_path)["state"] == dict.fromkeys(device.STATE) | {
         "governor": "ondemand",
         "frequency_mhz": 1500.0,
         "temperature_c": 51.0,
@@ -153,7 +156,20 @@ def test_the_state_is_read_where_the_machine_tells(tmp_path):
 
 
 def test_the_state_is_none_where_it_does_not(tmp_path):
-    assert state(tmp_path) == dict.fromkeys(device.STATE)
+    assert told(tmp_path)["state"] == dict.fromkeys(device.STATE)
+
+
+def test_a_board_and_its_processor_are_told_apart(tmp_path):
+    """As a Raspberry Pi 5 has it, whose /proc/cpuinfo names the board alone."""
+    (tmp_path / "proc" / "device-tree").mkdir(parents=True)
+    board = "Raspberry Pi 5 Model B Rev 1.0"
+    (tmp_path / "proc" / "cpuinfo").write_text(f"processor\t: 0\n\nModel\t\t: {board}\n")
+    (tmp_path / "proc" / "device-tree" / "model").write_text(f"{board}\0")
+    (tmp_path / "proc" / "device-tree" / "compatible").write_bytes(
+        b"raspberrypi,5-model-b\0brcm,bcm2712\0"
+    )
+    machine = told(tmp_path)["machine"]
+    assert (machine["model"], machine["processor"]) == (board, "brcm,bcm2712")
 
 
 def test_this_machine_is_told_as_every_record_tells_it(host):
@@ -191,10 +207,53 @@ def test_the_c_runner_s_record_has_what_python_s_has(tiny, host):
     assert tiny.stat().st_size < memory["peak_bytes"] - memory["baseline_bytes"] < 100e6
 
 
+def test_the_c_runner_tells_long_names_and_damaged_ones(small, tmp_path, host):
+    for name, said in ((b"\xc3\xbc" * 99, "\xfc" * 99), (b"pix\xffels", "pix\ufffdels")):
+        model = flatbuffer.parse(small.read_bytes())
+        model.subgraphs[0].tensors[0].name = name
+        (tmp_path / "named.tflite").write_bytes(flatbuffer.serialize(model))
+        answer = host.time_runs(
+            tmp_path / "named.tflite", dataclasses.replace(QUICK, runtime=C_RUNTIME)
+        )
+        assert answer["inputs"][0]["name"] == said
+
+
+@pytest.mark.parametrize("content", ["#!/bin/sh", "no program"])
+def test_a_program_that_does_not_start_is_told(content, small, host, tmp_path, monkeypatch):
+    program = tmp_path / "benchmark_model"
+    program.write_text(content)
+    program.chmod(0o755 if content == "no program" else 0o644)
+    monkeypatch.setenv(VARIABLE, str(program))
+    with pytest.raises(MissingError, match="benchmark_model does not start: "):
+        host.time_runs(small, dataclasses.replace(QUICK, runtime=BENCHMARK_MODEL))
+
+
+@pytest.mark.parametrize("where", ["true", "false", "nothing", "pi@board"])
+def test_what_is_no_python_here_is_wrong_use(where):
+    with pytest.raises(UsageError, match=r"no Python that starts|is this machine"):
+        connect(where)
+
+
+def test_a_machine_that_does_not_tell_its_state_is_told_of(host, monkeypatch, tmp_path):
+    script, run = tmp_path / "state.sh", host.transport.run
+    script.write_text("sleep 60")
+    monkeypatch.setattr(device, "deploy_file", lambda _: script)
+    monkeypatch.setattr(host.transport, "run", lambda argv, **_: run(argv, timeout=0.3))
+    with pytest.raises(MissingError, match=r"gave no answer in 0\.3 s"):
+        host.state()
+
+
+@pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])
+def test_a_full_disk_is_not_the_models_fault(runtime, small, host, monkeypatch):
+    monkeypatch.setattr(host.transport, "scratch", lambda _: "/dev/full")
+    with pytest.raises(MissingError, match="No space left on device"):
+        host.outputs(small, bytes(768), dataclasses.replace(QUICK, runtime=runtime))
+
+
 @pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])
 def test_cores_that_are_not_there_are_wrong_use(runtime, tiny, host):
     with pytest.raises(UsageError, match="--cpus"):
-        host.time_runs(tiny, dataclasses.replace(QUICK, runtime=runtime, cpus="901"))
+        host.time_runs(tiny, dataclasses.replace(QUICK, runtime=runtime, cpus=f"901,{9**30}"))
 
 
 @pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])

@@ -24,7 +24,7 @@ from kzoo.measure.benchmark_model import benchmark_model
 from kzoo.measure.runners import CRunner
 from kzoo.measure.runtimes import BENCHMARK_MODEL, C_RUNTIME
 from kzoo.measure.target import Setting
-from kzoo.measure.targets.device import Device, Ended, Runner, TimedOut
+from kzoo.measure.targets.device import Device, Ended, Runner, TimedOut, last_line
 
 FOLDER = "/data/local/tmp/kzoo"
 """Holds the libraries, by the hash of them all, and a folder of each connection's other files."""
@@ -79,7 +79,7 @@ def attached() -> list[Attached]:
     """
     done = _adb("devices", "-l")
     if done.returncode:
-        said = _last_line(done.stderr.decode(errors="replace"))
+        said = last_line(done.stderr.decode(errors="replace"))
         raise MissingError(f"adb devices failed: {said}; try adb kill-server")
     found = []
     for line in done.stdout.decode(errors="replace").splitlines():
@@ -113,10 +113,6 @@ def _choose(serial: str) -> str:
     return chosen[0].serial
 
 
-class NoAnswer(MissingError, TimedOut):
-    """adb, or a program on the phone, took longer than it may and was stopped."""
-
-
 class Phone:
     """A `kzoo.measure.targets.device.Transport` over adb.
 
@@ -139,7 +135,7 @@ class Phone:
         told = self._shell(
             "for name in ro.product.cpu.abi ro.kernel.qemu ro.boot.qemu; do getprop $name; done; "
             f"mkdir -p {self._folder} && "
-            f"find {FOLDER} -maxdepth 1 -name 'run-*' -mtime +0 -exec rm -rf {{}} +"
+            f"{{ find {FOLDER} -maxdepth 1 -name 'run-*' -mtime +0 -exec rm -rf {{}} +; :; }}"
         )
         if told.returncode:
             raise self._failed(f"making {self._folder}", told.stderr)
@@ -193,7 +189,7 @@ class Phone:
         variables = [f"{name}={value}" for name, value in (environ or {}).items()]
         try:
             return self._shell("exec " + shlex.join(["env", *variables, *argv]), timeout)
-        except NoAnswer:
+        except TimedOut:
             self._there.clear()
             raise
 
@@ -265,7 +261,7 @@ class Phone:
                 f"{self.name} was disconnected while {what}; plug it in again and repeat: nothing "
                 "half-written is used"
             )
-        return MissingError(f"{self.name}: {what} failed: {_last_line(said)}")
+        return MissingError(f"{self.name}: {what} failed: {last_line(said)}")
 
 
 def _adb(*words: str, timeout: float = ASK_SECONDS) -> subprocess.CompletedProcess:
@@ -283,11 +279,7 @@ def _adb(*words: str, timeout: float = ASK_SECONDS) -> subprocess.CompletedProce
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise NoAnswer(
+        raise TimedOut(
             f"adb {words[2] if words[0] == '-s' else words[0]} gave no answer in {timeout:g} s and "
             "was stopped; unplug the phone and plug it in again, or adb kill-server"
         ) from error
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason given"])[-1]

@@ -49,7 +49,7 @@ class Ended:
     stderr: str
 
 
-class TimedOut(Exception):
+class TimedOut(MissingError):
     """A program did not end in its time and was stopped."""
 
 
@@ -139,6 +139,11 @@ class Device:
             raise UsageError(f"{self.name} has cores of one speed: none is {asked}")
         wanted = max(speeds.values()) if asked == "big" else min(speeds.values())
         return ",".join(str(core) for core, speed in speeds.items() if speed == wanted)
+
+    def check(self, setting: Setting) -> None:
+        """As `kzoo.measure.target.Target.check`; the runner is put there, to be found by hash."""
+        self.runner_for(setting).command(self.transport, setting)
+        self.cpus(setting.cpus)
 
     def time_runs(self, model: Path, setting: Setting) -> dict:
         """Times the model in a fresh process; the record of the runner.
@@ -270,7 +275,8 @@ def _record(ended: Ended, model: Path, runner: str) -> dict:
     """The last line of stdout, or the error that the exit code stands for."""
     if ended.returncode == 0:
         try:
-            return json.loads(ended.stdout.splitlines()[-1])
+            # A damaged model's names are bytes of any kind.
+            return json.loads(ended.stdout.decode(errors="replace").splitlines()[-1])
         except (IndexError, ValueError) as error:
             raise ChildCrashed(f"{runner} printed no record", _tail(ended.stderr)) from error
     said = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
@@ -281,6 +287,11 @@ def _record(ended: Ended, model: Path, runner: str) -> dict:
     if ended.returncode == UsageError.exit_code and said:
         raise UsageError(said[-1].removeprefix("error: "))
     raise ChildCrashed(f"{runner} ended with exit code {ended.returncode}", _tail(ended.stderr))
+
+
+def last_line(text: str) -> str:
+    """What a program said last, or that it said nothing."""
+    return (text.strip().splitlines() or ["no reason given"])[-1].strip()
 
 
 def _tail(text: str) -> str:

@@ -15,7 +15,7 @@ from kzoo.errors import MissingError, UsageError
 from kzoo.measure.runners import python_runner, runner_for
 from kzoo.measure.runtimes import FIND, INSTALL, RUNTIMES
 from kzoo.measure.target import Setting
-from kzoo.measure.targets.device import Device, Ended, Runner, TimedOut
+from kzoo.measure.targets.device import Device, Ended, Runner, TimedOut, last_line
 
 
 def connect(where: str = "") -> Device:
@@ -29,9 +29,10 @@ def connect(where: str = "") -> Device:
         )
     python = os.path.abspath(python)  # not resolved: the link makes it the environment's
     told = subprocess.run([python, "-c", FIND], capture_output=True, text=True, check=False)
-    if told.returncode:
-        raise UsageError(f"host:{where} is no Python that starts: {told.stderr.strip()[-200:]}")
-    pythons = {python: json.loads(told.stdout)}
+    found = last_line(told.stdout)
+    if told.returncode or not found.startswith("["):
+        raise UsageError(f"host:{where} is no Python that starts: {last_line(told.stderr)}")
+    pythons = {python: json.loads(found)}
 
     def runner(setting: Setting) -> Runner:
         if setting.runtime not in (None, *RUNTIMES):  # those that need no Python
@@ -67,20 +68,24 @@ class Local:
 
     def run(self, argv: Sequence[str], *, timeout: float, environ: dict | None = None) -> Ended:
         """A child process in a group of its own: what it started ends with it."""
-        with subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **(environ or {})},
-            start_new_session=True,
-        ) as process:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **(environ or {})},
+                start_new_session=True,
+            )
+        except OSError as error:  # it may not be run, is for another processor, or is not there
+            raise MissingError(f"{argv[0]} does not start: {error.strerror}") from error
+        with process:
             try:
                 out, err = process.communicate(timeout=timeout)
             except BaseException as error:  # Ctrl-C too: it must not outlive the question
                 os.killpg(process.pid, signal.SIGKILL)
                 if isinstance(error, subprocess.TimeoutExpired):
-                    raise TimedOut from error
+                    raise TimedOut(f"{argv[0]} gave no answer in {timeout:g} s") from error
                 raise
         return Ended(process.returncode, out, err.decode(errors="replace"))
 

@@ -29,7 +29,7 @@ from kzoo.measure.benchmark_model import benchmark_model
 from kzoo.measure.runners import CRunner, python_runner
 from kzoo.measure.runtimes import BENCHMARK_MODEL, C_RUNTIME, FIND
 from kzoo.measure.target import Setting
-from kzoo.measure.targets.device import Device, Ended, Runner, TimedOut
+from kzoo.measure.targets.device import Device, Ended, Runner, TimedOut, last_line
 
 OPEN_SECONDS = 60
 """For connecting, making the folder and asking the Pythons there."""
@@ -94,7 +94,7 @@ echo "libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)"
 first=$(command -v python3)
 for python in "$first" "$HOME"/*/bin/python3 "$HOME"/.[!.]*/bin/python3; do
   if [ "$python" = "$first" ] || [ -f "${{python%/bin/python3}}/pyvenv.cfg" ]; then
-    [ -x "$python" ] && echo "python=$python=$("$python" -c {find} 2>/dev/null)"
+    [ -x "$python" ] && echo "python=$python=$("$python" -c {find} 2>/dev/null | tail -n 1)"
   fi
 done
 echo ready
@@ -186,7 +186,7 @@ class Machine:
             if {line[-1].lstrip(" *"): line[0] for line in lines} != hashes:
                 raise MissingError(
                     f"{self.name}: the files that were copied are not the same there, or neither "
-                    f"sha256sum nor openssl is ({_last(told.stderr)})"
+                    f"sha256sum nor openssl is ({last_line(told.stderr)})"
                 )
             self._copied.add(name)
         return folder
@@ -222,7 +222,7 @@ class Machine:
         """As `kzoo.measure.targets.device.Transport.get`."""
         done = self.run(["sh", "-c", 'cat "$1" && rm "$1"', "sh", path], timeout=600)
         if done.returncode:
-            raise MissingError(f"{self.name}: {_last(done.stderr)}")
+            raise MissingError(f"{self.name}: {last_line(done.stderr)}")
         return done.stdout
 
     def runner_for(self, setting: Setting) -> Runner:
@@ -250,6 +250,7 @@ class Machine:
         lines = (line.decode(errors="replace").rstrip("\n") for line in self._master.stdout)
         told, self.pythons, ready = {}, {}, False
         timer = threading.Timer(OPEN_SECONDS, self._master.kill)
+        timer.daemon = True  # Ctrl-C ends this process now
         timer.start()
         for line in itertools.dropwhile(lambda line: line != self._mark.decode(), lines):
             name, _, value = line.partition("=")
@@ -257,14 +258,16 @@ class Machine:
                 break
             if name == "python":
                 python, _, runtimes = value.rpartition("=")
-                self.pythons[python] = json.loads(runtimes or "[]")
+                self.pythons[python] = json.loads(runtimes if runtimes.startswith("[") else "[]")
             else:
                 told[name] = value
+        late = not timer.is_alive()
         timer.cancel()
         if not ready:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._master.wait(END_SECONDS)
-            raise MissingError(self._refused(told, _text(log)))
+            said = f"no answer in {OPEN_SECONDS} s" if late else _text(log)
+            raise MissingError(self._refused(told, said))
         self._folder, self.abi = told["folder"], told["abi"]
         version = re.findall(r"\d+", told["libc"]) if told["bits"] == "64" else []
         self.glibc = tuple(map(int, version))
@@ -276,14 +279,14 @@ class Machine:
         if told.get("folder") == "":
             return (
                 f"{self.name} has no folder where a program may be written and started "
-                f"({_last(log)}); free some space there"
+                f"({last_line(log)}); free some space there"
             )
         host = self._address[-1].rpartition("@")[2]
         for pattern, advice in REFUSALS.items():
             if re.search(pattern, log):
                 words = advice.format(where=" ".join(self._address), host=host)
                 return f"{self.name}: {words}"
-        return f"{self.name} gives no shell: {_last(log)}"
+        return f"{self.name} gives no shell: {last_line(log)}"
 
     def _send(self, name: str, files: dict[str, Path]) -> None:
         """Writes ``files`` into the folder ``name`` there."""
@@ -306,7 +309,7 @@ class Machine:
         if re.search("No space left|quota exceeded", log, re.I):
             raise MissingError(f"{self.name} has no space left in {self._folder}; free some there")
         if code:
-            raise MissingError(f"{self.name} did not take the files: {_last(log)}")
+            raise MissingError(f"{self.name} did not take the files: {last_line(log)}")
 
     def _session(
         self, command: str, feed: Callable[[IO[bytes]], object], timeout: float | None = None
@@ -321,7 +324,9 @@ class Machine:
                     feed(process.stdin)
                 process.wait(timeout)
             except subprocess.TimeoutExpired as error:
-                raise TimedOut from error
+                raise TimedOut(
+                    f"{self.name}: no answer in {timeout:g} s; what was asked of it was stopped"
+                ) from error
             finally:  # Ctrl-C too
                 _end(process)
             out.seek(0)
@@ -344,7 +349,7 @@ class Machine:
             ) from error
 
     def _lost(self, log: str) -> MissingError:
-        said = f" ({_last(log)})" if log.strip() else ""
+        said = f" ({last_line(log)})" if log.strip() else ""
         return MissingError(
             f"{self.name}: the connection was lost{said}; is it still on, and on the network? "
             "What was started there has ended with it"
@@ -384,8 +389,3 @@ def _end(process: subprocess.Popen) -> None:
 def _text(log: IO[bytes]) -> str:
     log.seek(0)
     return log.read().decode(errors="replace")
-
-
-def _last(log: str) -> str:
-    """The last line."""
-    return (log.strip().splitlines() or ["no reason given"])[-1].strip()
