@@ -48,7 +48,7 @@ def new_output(path: str | os.PathLike, *, force: bool = False) -> Path:
     if path.is_dir():
         raise UsageError(f"the output {str(path)!r} is a folder; give a file name in it")
     if path.exists() and not force:
-        raise UsageError(f"{str(path)!r} exists and is kept; pass --force, or another -o")
+        raise UsageError(f"{str(path)!r} exists and is kept; pass --force, or give another name")
     if not path.parent.is_dir():
         raise MissingError(f"the folder of the output {str(path)!r} does not exist; make it first")
     if not os.access(path.parent, os.W_OK):

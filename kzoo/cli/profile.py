@@ -107,29 +107,34 @@ def command(models, on, fleet, html, force, as_json, **options) -> int:
         ending_of(html, "a profile")
         new_output(html, force=force)
     with bar() as progress:
-        found = profile_all(models, on=on, progress=progress, **options)
-    records = [each.to_dict() for each in found]
-    text = _one(records[0]) if len(records) == 1 else _several(records)
+        record = profile_all(models, on=on, progress=progress, **options).to_dict()
+    records, failures = record["records"], record["failures"]
+    if len(models) == len(on) == 1:
+        record = records[0]
+        text = _one(record)
+    else:
+        text = _several(records, failures)
     if options["ops"]:
         text = "\n\n".join([*_operators(records), text])
-    record = records[0] if len(records) == 1 else {"records": records}
-    if html:
-        write_profile(records, html)
+    if html and records:
+        write_profile(records, html, failures)
         record["html"] = html
         text = f"{text}\npage  {html}"
     show(record, text, as_json)
-    return 0
+    return failures[0]["exit_code"] if failures else 0
 
 
 def _operators(records: list[dict]) -> list[str]:
-    """Of two files on one target their layers side by side; of others the slowest of each."""
-    from kzoo.report.operators import by_kind, by_layer, side_by_side
+    """Of two measured records their layers side by side; of others the slowest of each."""
+    from kzoo.report.operators import by_kind, by_layer, pair_of, side_by_side
+    from kzoo.report.profile import pair_names
 
     parts = []
-    if len(records) == 2 and records[0]["target"] == records[1]["target"]:
-        pair = [by_layer(record["operators"]["operators"]) for record in records]
-        rows = sorted(side_by_side(*pair), key=lambda row: -max(us or 0 for us in row["us"]))
-        names = [Path(record["model"]).stem for record in records]
+    pair = pair_of(records)
+    if pair:
+        layers = [by_layer(record["operators"]["operators"]) for record in pair]
+        rows = sorted(side_by_side(*layers), key=lambda row: -max(us or 0 for us in row["us"]))
+        names = pair_names(pair)
         parts.append(table(("layer", "operator", *_us(names), "ratio"), [
             (row["layer"], ", ".join(row["kinds"]), *map(_time, row["us"]), _ratio(row["us"]))
             for row in rows[:SLOWEST]
@@ -138,7 +143,7 @@ def _operators(records: list[dict]) -> list[str]:
         found = record["operators"]
         layers = by_layer(found["operators"])
         longest = max(row["us"] for row in layers)
-        if len(records) != 2 or not parts:
+        if record not in pair:
             parts.append(table(("layer", "operator", "us", "share", "", "MACs", "a second"), [
                 (row["layer"], ", ".join(row["kinds"]), _time(row["us"]), percent(row['share']),
                  _bar(row["us"] / longest), scaled(row["macs"]) if row["macs"] else "",
@@ -191,13 +196,9 @@ def _fleet(file: str, as_json: bool) -> int:
     with bar() as progress:
         found = fleet(file, progress=progress).to_dict()
     named = [record | {"target": record["name"]} for record in found["records"]]
-    failed = [
-        (each["name"], ": ".join(filter(None, (each["model"], each["error"]))))
-        for each in found["failures"]
-    ]
+    failed = [each | {"target": each["name"]} for each in found["failures"]]
     counts = f"{len(named)} in {found['output']}/, {found['kept']} of them from before"
-    below = pairs([("records", counts), *(("failed", f"{a}: {b}") for a, b in failed)])
-    show(found, "\n\n".join(filter(None, [_several(named) if named else "", below])), as_json)
+    show(found, f"{_several(named, failed)}\n\n{pairs([('records', counts)])}", as_json)
     return MissingError.exit_code if failed else 0
 
 
@@ -243,7 +244,7 @@ def _tail(latency: dict) -> tuple[str, str, str]:
     return p90, f"{latency['p99_ms']:.3f}", f"{100 * latency['spread']:.0f} %"
 
 
-def _several(records: list[dict]) -> str:
+def _several(records: list[dict], failures: list[dict]) -> str:
     rows, below = [], []
     for record in records:
         for count in dict.fromkeys(run["threads"] for run in record["runs"]):
@@ -262,6 +263,10 @@ def _several(records: list[dict]) -> str:
         below.append((record["target"], f"{_device(record['device'])}; {_runtime(record)}"))
         name = f"{record['target']}, {record['model']}"
         below += [("note", f"{name}: {note}") for note in record["notes"]]
+    for each in failures:
+        model = each["model"] or "all models"
+        rows.append((each["target"], model, "", "", "", "", "failed"))
+        below.append(("failed", f"{each['target']}, {model}: {each['error']}"))
     header = ("target", "model", "kB", "threads", "p50 ms of each round", "peak MB", "")
     return f"{table(header, rows)}\n\n{pairs(list(dict.fromkeys(below)))}"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import itertools
 import math
 import os
 import re
@@ -13,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from kzoo.environment import environment
-from kzoo.errors import BadInputError, UsageError, one_of
+from kzoo.errors import BadInputError, KzooError, MissingError, UsageError, one_of
 from kzoo.files import sha256
 from kzoo.lite.tflite_file import tflite_file
 from kzoo.measure.operators import MODES, Operators, operator_times
@@ -24,9 +26,9 @@ from kzoo.progress import Progress, silent
 
 METHOD = (
     "a fresh process per thread count and round; after a warm-up, each {call} is timed alone, "
-    "without pre- and post-processing, on one input set before: {input}; memory from a process of "
-    "its own"
+    "without pre- and post-processing, on one input set before: {input}"
 )
+MEMORY = "; memory from a process of its own"
 THROTTLED = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
 """Bits 0 to 3 of vcgencmd's get_throttled, and 16 to 19 of what was once since the start:
 https://www.raspberrypi.com/documentation/computers/os.html#get_throttled"""
@@ -96,7 +98,7 @@ class Profile:
         model_bytes: the file's size.
         target: where it ran.
         method: one sentence.
-        kind: "measured"; other targets say "emulated" or "predicted". Never mix the three.
+        kind: "measured" or "emulated". Never mix the two.
         runner: which program ran it: a runtime for Python, "litert-c", "benchmark_model", or what
             the target is.
         runtime: the distribution's name.
@@ -137,6 +139,35 @@ class Profile:
     environment: dict
     date: str
     operators: Operators | None = None
+
+    def to_dict(self) -> dict:
+        """The record as JSON values."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What could not be measured.
+
+    Attributes:
+        target: its name.
+        model: the file's path as given; None where the target failed before any.
+        error: why, in one line.
+        exit_code: that of the error.
+    """
+
+    target: str
+    model: str | None
+    error: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Several models on several targets: what was measured, target by target, and what was not."""
+
+    records: list[Profile]
+    failures: list[Failure]
 
     def to_dict(self) -> dict:
         """The record as JSON values."""
@@ -197,7 +228,7 @@ def profile(
         cool_down=cool_down,
         ops=ops,
         progress=progress,
-    )
+    ).records
     return found
 
 
@@ -215,11 +246,12 @@ def profile_all(
     cool_down: float = 0.0,
     ops: str | None = None,
     progress: Progress = silent,
-) -> list[Profile]:
+) -> Profiles:
     """As `profile`, of several models on several targets; in turns on each: A B A B.
 
-    Returns one record of each model on each target, target by target. ``rounds`` is 2 for several
-    models unless it is said. Raises as `profile`.
+    ``rounds`` is 2 for several models unless it is said. Raises as `profile` for what is wrong
+    before anything is measured. Then a model that a target refuses, or a target that is not there,
+    is a `Failure` and the others go on; of one model on one target it is raised.
     """
     rounds = rounds or (3 if ops else 2 if len(models) > 1 else 1)
     runtime = _runtime_of(ops, runtime, delegate)
@@ -228,38 +260,63 @@ def profile_all(
     setting = Setting(
         runtime=runtime, cpus=cpus, delegate=delegate, min_runs=min_runs, min_seconds=min_seconds
     )
+    settings = [dataclasses.replace(setting, threads=count) for count in threads]
     more = {None: 0, "delegate": 1, "node": 2}[ops]
-    total = len(on) * len(paths) * (rounds * (len(threads) + more) + 1)
-    done = 0
-    progress("profile", done, total)
-    records = []
-    for name in on:
-        with open_target(name) as target:
-            if ops and not hasattr(target, "operators"):
-                raise UsageError(f"{target.name} does not tell the time of operators")
-            measured = [Measured(path) for path in paths]
-            cool = target.state()["temperature_c"] if cool_down else None
-            turns = [(r, t, m) for r in range(rounds) for t in threads for m in measured]
-            for turn, (number, count, each) in enumerate(turns):
-                if turn and cool_down:
-                    _rest(target, cool, cool_down)
-                used = dataclasses.replace(setting, threads=count)
-                each.run(target, used, number)
-                done += 1
-                progress("profile", done, total)
-                if ops and count == threads[0]:
-                    each.run_operators(target, used, ops)
-                    done += more
-                    progress("profile", done, total)
+    steps = rounds * (len(threads) + more) + 1
+    total, done = len(on) * len(paths) * steps, 0
+    records: list[Profile] = []
+    failures: list[Failure] = []
+
+    def went(further: int) -> None:
+        nonlocal done
+        done += further
+        progress("profile", done, total)
+
+    def failed(error: KzooError, target: str, model: str | None) -> None:
+        if len(on) == len(paths) == 1:
+            raise error
+        failures.append(Failure(target, model, str(error).splitlines()[0], error.exit_code))
+
+    went(0)
+    with contextlib.ExitStack() as stack:
+        targets = []
+        for name in on:  # all before the first is measured: what is wrong is told now, not in hours
+            try:
+                target = stack.enter_context(open_target(name))
+                if ops and getattr(target, "operators", None) is None:
+                    raise UsageError(f"{target.name} does not tell the time of operators")
+                for used in settings:
+                    target.check(used)
+                targets.append((target, target.state()["temperature_c"] if cool_down else None))
+            except MissingError as error:
+                failed(error, name, None)
+                went(len(paths) * steps)
+        for target, cool in targets:
+            measured = [Measured(*each) for each in zip(map(str, models), paths, strict=True)]
+            refused = []
+            turns = itertools.product(range(rounds), settings, measured)
+            for turn, (number, used, each) in enumerate(turns):
+                told = more if used.threads == threads[0] else 0
+                if each not in refused:
+                    try:
+                        if turn and cool_down:
+                            _rest(target, cool, cool_down)
+                        each.run(target, used, number)
+                        if told:
+                            each.run_operators(target, used, ops)
+                    except KzooError as error:
+                        failed(error, target.name, each.model)
+                        refused.append(each)
+                went(1 + told)
             for each in measured:
-                each.memory = target.peak_memory(
-                    each.path, dataclasses.replace(setting, threads=threads[0])
-                )
-                done += 1
-                progress("profile", done, total)
-            for model, each in zip(models, measured, strict=True):
-                records.append(each.record(str(model), target, cpus))
-    return records
+                if each not in refused:
+                    try:
+                        each.memory = target.peak_memory(each.path, settings[0])
+                        records.append(each.record(target, cpus))
+                    except KzooError as error:
+                        failed(error, target.name, each.model)
+                went(1)
+    return Profiles(records, failures)
 
 
 def _rest(target: Target, cool: float | None, seconds: float) -> None:
@@ -274,8 +331,8 @@ def _rest(target: Target, cool: float | None, seconds: float) -> None:
 class Measured:
     """One model on one target, as its runs come in."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.digest = path, sha256(path)
+    def __init__(self, model: str, path: Path) -> None:
+        self.model, self.path, self.digest = model, path, sha256(path)
         self.date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.runs: list[Run] = []
         self.answers: list[dict] = []
@@ -304,14 +361,16 @@ class Measured:
             self.unprofiled.append(self.answers[-1])
         self.profiled.append(target.operators(self.path, setting, mode))
 
-    def record(self, model: str, target: Target, cpus: str | None) -> Profile:
+    def record(self, target: Target, cpus: str | None) -> Profile:
         """What was measured, in full."""
         first, memory = self.answers[0], self.memory
         told = [note for each in [*self.answers, memory or {}] for note in each.get("notes", [])]
         notes = list(dict.fromkeys([*self.notes, *told]))
         others = [*self.answers, *self.unprofiled, *self.profiled, memory or first]
         if any(each["model_sha256"] != self.digest for each in others):
-            raise BadInputError(f"{model!r} was changed while it was measured; measure it again")
+            raise BadInputError(
+                f"{self.model!r} was changed while it was measured; measure it again"
+            )
         if memory and memory["source"] not in ("VmHWM", "arena"):
             notes.append(
                 f"memory from {memory['source']}: the peak includes that of the runtime's import, "
@@ -322,11 +381,11 @@ class Measured:
             usual = [each for each in self.answers if each["threads"] == first["threads"]]
             found = operator_times(str(self.path), self.mode, self.profiled, self.unprofiled, usual)
         return Profile(
-            model=model,
+            model=self.model,
             model_sha256=self.digest,
             model_bytes=first["model_bytes"],
             target=target.name,
-            method=METHOD.format(input=first["input"], call=first["call"]),
+            method=METHOD.format(input=first["input"], call=first["call"]) + MEMORY * bool(memory),
             kind=target.kind,
             runner=first["runner"],
             runtime=first["runtime"],

@@ -66,6 +66,9 @@ class Target(Protocol):
     def state(self) -> dict:
         """What slows or hastens a run now, None where it is hidden: see `device.STATE`."""
 
+    def check(self, setting: Setting) -> None:
+        """Before anything runs: raises UsageError or MissingError for what it cannot do."""
+
     def time_runs(self, model: Path, setting: Setting) -> dict:
         """The record of deploy/linux/benchmark.py, from a fresh process (or page)."""
 

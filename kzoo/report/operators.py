@@ -105,6 +105,12 @@ def peaks(operators: Sequence[Mapping]) -> dict:
     }
 
 
+def pair_of(records: Sequence[Mapping]) -> list[Mapping]:
+    """The measured records with operators if they are two, else []: none is beside an emulated."""
+    found = [each for each in records if each.get("operators") and each["kind"] == "measured"]
+    return found if len(found) == 2 else []
+
+
 def side_by_side(first: Sequence[Mapping], second: Sequence[Mapping]) -> list[dict]:
     """The layers of two files, matched in order by their Keras layer.
 

@@ -29,24 +29,27 @@ TARGETS = ("s4", "s32", "s8", "s64", "s0", "s16", "s2", "s1")
 KINDS = {
     "measured": "measured",
     "emulated": "emulated: it tells that it runs, and no latency to quote",
-    "predicted": "predicted: nothing ran",
 }
 LARGEST_RECORD = 20e6
 """Bytes of a JSON file that is looked into for an accuracy."""
 
 
-def write_profile(records: Sequence[Mapping], path: str | os.PathLike) -> Path:
+def write_profile(
+    records: Sequence[Mapping], path: str | os.PathLike, failures: Sequence[Mapping] = ()
+) -> Path:
     """Writes profiles as a self-contained page.
 
     Args:
-        records: of `kzoo.profile`; with "operators" they are drawn, those of two side by side.
+        records: of `kzoo.profile`, at least one; with "operators" they are drawn, those of two side
+            by side.
         path: the ``.html``.
+        failures: what could not be measured, of `kzoo.measure.profile.Profiles`.
 
     Raises:
         MissingError: it cannot be written.
     """
     path = Path(path)
-    names = _names(records)
+    names = names_of(records)
     rows = [_row(record, name) for record, name in zip(records, names, strict=True)]
     colours = dict(zip(dict.fromkeys(row["target"] for row in rows), _cycle(), strict=False))
     for row in rows:
@@ -58,17 +61,19 @@ def write_profile(records: Sequence[Mapping], path: str | os.PathLike) -> Path:
         name=names[0] if len(set(names)) == 1 else f"{len(set(names))} models{where}",
         date=min(record["date"] for record in records)[:16].replace("T", " "),
         version=records[0]["environment"].get("packages", {}).get("kzoo"),
-        verdict=_verdict(rows, [record for record, _ in profiled]),
+        verdict=_verdict(rows, [record for record, _ in profiled], len(failures)),
         colours={name: COLOURS[name] for name in dict.fromkeys([*FAMILIES.values(), *TARGETS])},
         rows=rows,
         groups=_groups(rows),
+        failures=[each | {"name": Path(each["model"]).stem if each["model"] else "all models"}
+                  for each in failures],
         conditions=_conditions(records, names),
         notes=[(f"{row['target']}, {row['name']}" if len(rows) > 1 else "", note)
                for record, row in zip(records, rows, strict=True) for note in record["notes"]],
         methods=list(dict.fromkeys(record["method"] for record in records)),
         files=[_by_operator(record["operators"], row) for record, row in profiled],
         families=FAMILIES,
-        diff=_diff(profiled),
+        diff=_diff(ops.pair_of(records)),
         devices=_devices(records),
         environment=environment_facts(records[0]["environment"]),
     )  # fmt: skip
@@ -81,8 +86,8 @@ def _cycle() -> list[str]:
     return [*TARGETS] * 16
 
 
-def _names(records: Sequence[Mapping]) -> list[str]:
-    """File names without their ending; with the folder where two would be the same."""
+def names_of(records: Sequence[Mapping]) -> list[str]:
+    """Names of models: of files without their ending; with the folder where two are the same."""
     paths = [Path(record["model"]) for record in records]
     folders = {}
     for path in paths:
@@ -90,6 +95,12 @@ def _names(records: Sequence[Mapping]) -> list[str]:
     return [
         str(path.with_suffix("")) if len(folders[path.name]) > 1 else path.stem for path in paths
     ]
+
+
+def pair_names(pair: Sequence[Mapping]) -> list[str]:
+    """Names of two records: their models', or of one model their targets'."""
+    names = names_of(pair)
+    return names if names[0] != names[1] else [each["target"] for each in pair]
 
 
 def _row(record: Mapping, name: str) -> dict:
@@ -126,7 +137,9 @@ def _row(record: Mapping, name: str) -> dict:
             "p90": _worst(runs),
             "first": milliseconds(runs[0]["first_ms"]),
             "init": milliseconds(runs[0]["init_ms"]),
-            "peak": byte_size(peak) if peak else NOTHING,
+            "peak": byte_size(peak) + " arena" * (record["memory"]["source"] == "arena")
+            if peak
+            else NOTHING,
             "accuracy": percent(accuracy["accuracy"], accuracy["count"]) if accuracy else NOTHING,
         },
         "strips": _strips(record["runs"]),
@@ -143,19 +156,20 @@ def accuracy_of(record: Mapping) -> dict | None:
     """The accuracy of a profiled file, where a record near it tells one of the same bytes.
 
     Looked into are the JSON files beside it and those of the run whose folder it stands in: what
-    ``kzoo check --json`` and ``kzoo evaluate --json`` print, and a run's ledger.
+    ``kzoo check --json`` and ``kzoo evaluate --json`` print, and a run's ledger. Of several the one
+    of the most images counts.
     """
     folder, digest = Path(record["model"]).parent, record["model_sha256"]
+    known = []
     for file in [*sorted(folder.glob("*.json")), *sorted(folder.parent.glob("ledger/*.json"))]:
         with contextlib.suppress(Exception):  # any JSON may stand there
             if file.stat().st_size < LARGEST_RECORD:
                 found = read_json(file)
                 for each in (found, found.get("result"), *(found.get("result") or {}).values()):
                     if isinstance(each, Mapping) and (told := _told(each, digest)):
-                        return {
-                            key: told[key] for key in ("accuracy", "interval", "count", "split")
-                        }
-    return None
+                        keys = ("accuracy", "interval", "count", "split")
+                        known.append({key: told[key] for key in keys})
+    return max(known, key=lambda each: each["count"], default=None)
 
 
 def _told(record: Mapping, digest: str) -> Mapping | None:
@@ -216,8 +230,9 @@ def _groups(rows: Sequence[Mapping]) -> list[dict]:
         # An emulated time is not set against anything.
         points = [row | {"told": _tip(row)} for row in of if kind == "measured"]
         judged = [point for point in points if point["judged"]]
+        images = {(point["judged"]["split"], point["judged"]["count"]) for point in judged}
         by, unknown = "bytes", []
-        if len({point["name"] for point in judged}) > 1:
+        if len({point["name"] for point in judged}) > 1 and len(images) == 1:
             by, points = "accuracy", judged
             unknown = [name for name, rows in models.items() if not rows[0]["judged"]]
         groups.append(
@@ -241,16 +256,24 @@ def _tip(row: Mapping) -> str:
     return f"{told}\n{row['size']}{accuracy}"
 
 
-def _verdict(rows: Sequence[Mapping], profiled: Sequence[Mapping]) -> str:
+def _verdict(rows: Sequence[Mapping], profiled: Sequence[Mapping], failures: int) -> str:
     said = []
-    real = [row for row in rows if row["kind"] == "measured"] or rows
-    fastest = min(real, key=lambda row: row["ms"])
-    where = f"{fastest['cells']['p50']} ms on {fastest['target']}"
-    if len({row["name"] for row in rows}) > 1:
-        said.append(f"The fastest is {fastest['name']}: {where} ({fastest['kind']}).")
+    real = [row for row in rows if row["kind"] == "measured"]
+    if real:
+        fastest = min(real, key=lambda row: row["ms"])
+        where = f"{fastest['cells']['p50']} ms on {fastest['target']} (measured, p50)"
+        near = {r["name"]: r for r in real if min(r["rounds"]) <= max(fastest["rounds"])}
+        if len(near) > 1:
+            said.append(f"The fastest is not decided: rounds of {listed([*near])} overlap.")
+        elif len({row["name"] for row in real}) > 1:
+            said.append(f"The fastest is {fastest['name']}: {where}.")
+        else:
+            said.append(f"One inference of {fastest['name']} takes {where}.")
     else:
-        said.append(f"One inference takes {where} ({fastest['kind']}, p50).")
-    if len(profiled) == 1:
+        said.append("All of it is emulated: which is the fastest is not known.")
+    if failures:
+        said.append(f"{failures} could not be measured.")
+    if len(profiled) == 1 and profiled[0]["kind"] == "measured":
         found = profiled[0]["operators"]["operators"]
         layers = sorted(ops.by_layer(found), key=lambda row: -row["us"])
         sofar, half = 0.0, 0
@@ -402,18 +425,14 @@ def _by_operator(found: Mapping, row: Mapping) -> dict:
     }
 
 
-def _diff(profiled: Sequence[tuple[Mapping, Mapping]]) -> dict | None:
-    """Two files layer by layer; None unless there are two."""
-    if len(profiled) != 2:
+def _diff(pair: Sequence[Mapping]) -> dict | None:
+    """Two files layer by layer; None for none."""
+    if not pair:
         return None
-    pair = [ops.by_layer(record["operators"]["operators"]) for record, _ in profiled]
-    rows = ops.side_by_side(*pair)
+    rows = ops.side_by_side(*(ops.by_layer(each["operators"]["operators"]) for each in pair))
     most = max(us or 0 for row in rows for us in row["us"])
-    names = [row["name"] for _, row in profiled]
-    targets = [row["target"] for _, row in profiled]
-    if names[0] == names[1]:
-        names = targets
-    sums = [record["operators"]["sum_us"] for record, _ in profiled]
+    names = pair_names(pair)
+    sums = [each["operators"]["sum_us"] for each in pair]
     shown = []
     for number, row in enumerate(rows):
         first, second = row["us"]

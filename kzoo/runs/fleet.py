@@ -183,22 +183,19 @@ class _Work:
         try:
             found = profile_all(models, on=[target.on], progress=self._going_on, **setting)
             known = {"name": target.name, "on": target.on, "setting": setting}
-            for model, each in zip(models, found, strict=True):
-                file = _record_file(self.config, target, model)
+            for each in found.records:
+                file = _record_file(self.config, target, each.model)
                 file.parent.mkdir(exist_ok=True)
                 write_json(file, known | each.to_dict())
-        except BadInputError as error:
-            if len(models) > 1:  # one of them is refused, and the others are not to blame
-                for each in models:
-                    self._measure(target, [each])
-                return
-            self._failed(target, models[0], error)
+            for each in found.failures:
+                self._failed(target, each.model, each.error)
         except KzooError as error:
-            self._failed(target, None, error)
+            refused = isinstance(error, BadInputError)  # one model alone is raised
+            self._failed(target, models[0] if refused else None, str(error))
         self._told_of(len(models))
 
-    def _failed(self, target: TargetConfig, model: str | None, error: KzooError) -> None:
-        said = str(error).splitlines()[0]
+    def _failed(self, target: TargetConfig, model: str | None, error: str) -> None:
+        said = error.splitlines()[0]
         with self._lock:
             self.failures.append(
                 {"name": target.name, "on": target.on, "model": model, "error": said}

@@ -188,7 +188,7 @@ def test_the_command_ends_with_3_where_a_device_failed(rack, capsys):
     assert cli(["profile", "--fleet", path], standalone_mode=False) == 3
     text = capsys.readouterr().out
     assert text.splitlines()[0].split()[:2] == ["target", "model"]
-    assert "failed   gone: unknown runtime 'litert-x'" in text
+    assert "failed  gone, all models: unknown runtime 'litert-x'" in text
     assert not cli(["profile", "--fleet", str(rack(HOST)), "--json"], standalone_mode=False)
     record = json.loads(capsys.readouterr().out)
     assert (record["kept"], len(record["records"]), record["failures"]) == (2, 2, [])

@@ -2,12 +2,15 @@ import datetime
 import hashlib
 import importlib.util
 import json
+import re
 import time
 
 import pytest
 
+from kzoo.cli import cli
 from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.measure.profile import profile, profile_all
+from kzoo.measure.targets import emulated
 from kzoo.measure.targets.device import STATE, Device
 from kzoo.measure.targets.host import Local
 
@@ -214,7 +217,7 @@ def test_several_models_take_turns(small, tiny, monkeypatch):
         return time_runs(self, model, setting)
 
     monkeypatch.setattr(Device, "time_runs", spy)
-    records = profile_all([small, tiny], threads=(1, 2))
+    records = profile_all([small, tiny], threads=(1, 2)).records
     names = ["small.tflite", "tiny.tflite"]
     assert order == [(name, count) for _ in range(2) for count in (1, 2) for name in names]
     assert [record.model for record in records] == [str(small), str(tiny)]
@@ -248,6 +251,91 @@ def test_a_rest_ends_when_the_device_is_cool(small, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: None)
     profile(small, rounds=2, cool_down=60)
     assert [each["temperature_c"] for each in told] == [40, 40, 50, 46, 43, 42, 42, 42]
+
+
+@pytest.fixture
+def refused(small, tmp_path):
+    """A file that is whole, but which no runtime takes."""
+    file = tmp_path / "refused.tflite"
+    file.write_bytes(small.read_bytes()[:400])
+    return file
+
+
+def test_what_fails_is_told_and_the_others_go_on(small, refused, monkeypatch):
+    monkeypatch.setattr(emulated, "QEMU", "qemu-for-nothing")
+    events = []
+    found = profile_all(
+        [refused, small],
+        on=["emulated:arm64", "host"],
+        min_runs=1,
+        min_seconds=0,
+        progress=lambda *event: events.append(event),
+    )
+    assert [(each.target, each.model, each.exit_code) for each in found.failures] == [
+        ("emulated:arm64", None, MissingError.exit_code),
+        ("host", str(refused), BadInputError.exit_code),
+    ]
+    assert "apt-get install" in found.failures[0].error
+    (record,) = found.records
+    assert (record.target, record.model, len(record.runs)) == ("host", str(small), 2)
+    assert events[-1] == ("profile", 12, 12)
+    assert [done for _, done, _ in events] == sorted(done for _, done, _ in events)
+
+
+def test_a_model_that_fails_in_its_second_turn_is_left_out(small, tiny, monkeypatch):
+    fake_target(monkeypatch)
+    time_runs, turns = Device.time_runs, []
+
+    def once(self, model, setting):
+        turns.append(model.name)
+        if model.name == "tiny.tflite" and turns.count(model.name) == 2:
+            raise BadInputError("it crashed\nand left a log")
+        return time_runs(self, model, setting)
+
+    monkeypatch.setattr(Device, "time_runs", once)
+    found = profile_all([tiny, small], rounds=3)
+    assert turns == ["tiny.tflite", "small.tflite"] * 2 + ["small.tflite"]
+    assert [record.model for record in found.records] == [str(small)]
+    assert [(each.model, each.error) for each in found.failures] == [(str(tiny), "it crashed")]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"on": ["host", "micro"], "threads": (1, 2)}, "micro has one thread"),
+        ({"on": ["host", "browser"], "cpus": "0"}, "leave out cpus"),
+        ({"on": ["host", "coral"], "delegate": "gpu"}, "no delegate 'gpu'"),
+        ({"on": ["host", "host"], "cpus": "big"}, "none is big"),
+        ({"on": ["host", "micro"], "ops": "node"}, "micro does not tell the time of operators"),
+        ({"on": ["host", "coral"], "ops": "node"}, "coral does not tell the time of operators"),
+        ({"on": ["host", "hots"]}, "did you mean host"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_measured(options, said, small, monkeypatch):
+    monkeypatch.setattr(Device, "time_runs", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(Device, "core_mhz", lambda _: {0: 2000.0, 1: 2000.0})
+    with pytest.raises(UsageError, match=said):
+        profile_all([small, small], **options)
+
+
+def test_the_command_ends_with_the_code_of_the_first_failure(
+    small, refused, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(emulated, "QEMU", "qemu-for-nothing")
+    page = tmp_path / "page.html"
+    given = ["profile", refused, small, "--on", "host", "emulated:arm64", "--min-seconds", "0"]
+    given += ["--min-runs", "1", "--html", page]
+    assert cli([*map(str, given)], standalone_mode=False) == MissingError.exit_code
+    text = capsys.readouterr().out
+    assert f"failed  host, {refused}: " in text
+    assert re.search(r"^emulated:arm64 +all models +failed$", text, re.MULTILINE)
+    assert "<b>emulated:arm64, all models:</b>" in page.read_text()
+    given = ["profile", refused, refused, "--json", "--html", tmp_path / "none.html"]
+    assert cli([*map(str, given)], standalone_mode=False) == BadInputError.exit_code
+    record = json.loads(capsys.readouterr().out)
+    assert record["records"] == []
+    assert [each["model"] for each in record["failures"]] == [str(refused)] * 2
+    assert not (tmp_path / "none.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ def record(model: str = "runs/net.tflite", target: str = "host", ms: float = 2.0
         "method": "each call is timed alone", "kind": "measured", "runner": "litert-c",
         "runtime": "ai-edge-litert", "runtime_version": "2.3.0", "cpus": None,
         "delegate": "XNNPACK", "delegated_share": None, "inputs": [], "outputs": [],
-        "runs": [run(0, ms), run(1, ms * 1.2)], "memory": {"peak_bytes": 2e7}, "notes": [],
+        "runs": [run(0, ms), run(1, ms * 1.2)], "notes": [],
+        "memory": {"peak_bytes": 2e7, "source": "VmHWM"},
         "device": {"processor": "A CPU", "cores": 2, "simd": ["avx2"], "system": "Linux"},
         "environment": {"python": "3.11.7", "packages": {"kzoo": "0.1.0"}, "machine": {}},
         "date": "2026-11-23T18:00:00+00:00", "operators": None, **others,
@@ -103,17 +104,55 @@ def test_every_round_of_every_model_and_target_is_shown(tmp_path):
     assert len(re.findall(r'class="dot ', text)) == 30
     assert len(re.findall(r'class="sky"', text)) == 30
     assert text.count("<circle") == 15
-    assert "The fastest is a: 1.16 ms on host (measured)." in text
+    assert "The fastest is a: 1.16 ms on host (measured, p50)." in text
 
 
 def test_emulated_figures_are_apart_and_said_to_be(tmp_path):
     emulated = [record(f"{n}.tflite", "emulated:arm64", 0.1, kind="emulated") for n in "ab"]
-    text = page(tmp_path, record("a.tflite"), record("b.tflite"), *emulated)
+    text = page(tmp_path, record("a.tflite"), record("b.tflite", ms=4.0), *emulated)
     assert text.count('class="plot"') == 1  # emulated times are not set against anything
     assert "on a scale of their own" in text
-    assert "The fastest is a: 2.31 ms on host (measured)." in text
+    assert "The fastest is a: 2.31 ms on host (measured, p50)." in text
     plot = re.search(r'class="plot".*?</svg>', text, re.DOTALL)[0]
     assert "emulated" not in plot
+    alone = page(tmp_path, *emulated)
+    assert "which is the fastest is not known" in alone
+    assert "The fastest is" not in alone
+
+
+def test_an_emulated_file_is_beside_no_measured_one(tmp_path):
+    measured = record("a.tflite", operators=of(operator(0, 10.0)))
+    emulated = record("a.tflite", "emulated:arm64", kind="emulated", operators=of(operator(0)))
+    for others, beside in (([emulated], False), ([emulated] * 2, False), ([measured], True)):
+        text = page(tmp_path, measured, *others)
+        assert ("Layer by layer" in text) is beside
+        assert (" takes 1.00 times as long" in text) is beside
+    assert "takes 1.00 times" in page(tmp_path, measured, measured, emulated)
+
+
+def test_rounds_that_overlap_decide_nothing(tmp_path):
+    text = page(tmp_path, record("a.tflite", ms=2.0), record("b.tflite", ms=2.2))
+    assert "The fastest is not decided: rounds of a and b overlap." in text
+
+
+def test_an_arena_is_no_process_s_memory(tmp_path):
+    arena = {"peak_bytes": 5e4, "source": "arena"}
+    text = page(tmp_path, record(), record(target="micro", kind="emulated", memory=arena))
+    assert "50.0 kB arena</td>" in text
+    assert "20.0 MB</td>" in text
+
+
+def test_what_could_not_be_measured_is_a_row_with_its_reason(tmp_path):
+    path = tmp_path / "page.html"
+    failures = [
+        {"target": "micro", "model": "x/b.tflite", "error": "no <kernel>", "exit_code": 4},
+        {"target": "adb", "model": None, "error": "no phone is attached", "exit_code": 3},
+    ]
+    write_profile([record("a.tflite")], path, failures)
+    text = path.read_text()
+    assert "<b>micro, b:</b> no &lt;kernel&gt;" in text
+    assert "<b>adb, all models:</b> no phone" in text
+    assert "2 could not be measured." in text
 
 
 def test_a_runner_that_tells_a_summary_alone_is_shown(tmp_path):
@@ -216,6 +255,13 @@ def test_accuracies_are_set_against_latency_where_two_are_known(tmp_path):
     text = page(tmp_path, *given)
     assert text.count("<circle") == 2
     assert "Without a known accuracy: c." in text
+    other = json.loads((tmp_path / "a.json").read_text())
+    other["lite"]["count"] = 60
+    (tmp_path / "z.json").write_text(json.dumps(other))
+    assert accuracy_of(given[0])["count"] == 60  # the one of the most images
+    text = page(tmp_path, *given)
+    assert text.count("<circle") == 3  # not of the same images: no accuracy is against another
+    assert "accuracies on the same images" in text
 
 
 def test_a_logarithmic_axis_has_its_ticks_inside():

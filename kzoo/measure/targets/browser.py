@@ -62,6 +62,18 @@ class Browser:
         """Of this machine."""
         return self._host.state()
 
+    def check(self, setting: Setting) -> None:
+        """As `kzoo.measure.target.Target.check`."""
+        if setting.runtime not in (None, RUNNER):
+            raise UsageError(f"a browser runs {RUNNER}, not {setting.runtime}")
+        if setting.cpus:
+            raise UsageError("a browser chooses its cores itself; leave out cpus")
+        if setting.delegate not in ACCELERATORS[self._accelerator]:
+            raise UsageError(
+                f"{self.name} has no delegate {setting.delegate!r}; type --on browser:wasm or "
+                "browser:webgpu"
+            )
+
     def time_runs(self, model: Path, setting: Setting) -> dict:
         """Times the model in a fresh browser.
 
@@ -87,15 +99,7 @@ class Browser:
     def _run(
         self, model: Path, setting: Setting, task: str, inputs: bytes = b""
     ) -> tuple[dict, bytes]:
-        if setting.runtime not in (None, RUNNER):
-            raise UsageError(f"a browser runs {RUNNER}, not {setting.runtime}")
-        if setting.cpus:
-            raise UsageError("a browser chooses its cores itself; leave out cpus")
-        if setting.delegate not in ACCELERATORS[self._accelerator]:
-            raise UsageError(
-                f"{self.name} has no delegate {setting.delegate!r}; type --on browser:wasm or "
-                "browser:webgpu"
-            )
+        self.check(setting)
         page, came = shown(model), threading.Condition()
         got: dict[str, object] = {}
 

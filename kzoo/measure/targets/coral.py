@@ -44,6 +44,8 @@ def connect(where: str = "") -> Coral:
 class Coral(Device):
     """A `Device` whose runner loads libedgetpu; it runs compiled files only."""
 
+    operators = None
+
     def __init__(self, device: Device, which: str) -> None:
         super().__init__(device.transport, device.runner_for)
         behind = "" if self.name == "host" else f"+{self.name}"
@@ -52,6 +54,10 @@ class Coral(Device):
         self._options = (f"device={which}",) if which else ()
         self._compiled = functools.cache(compiled)
         self.runner_for = self._runner
+
+    def check(self, setting: Setting) -> None:
+        """As `Device.check`."""
+        super().check(_by_edgetpu(setting))
 
     def time_runs(self, model: Path, setting: Setting) -> dict:
         """As `Device.time_runs`, with ``notes`` on the parts, the versions, the first inference."""
@@ -65,14 +71,12 @@ class Coral(Device):
         return dataclasses.replace(runner, delegate_options=self._options)
 
     def _run(self, model: Path, setting: Setting, options: list, timeout: float) -> dict:
-        if setting.delegate not in (None, "edgetpu"):
-            raise UsageError(f"coral runs by the delegate edgetpu, not {setting.delegate}")
+        setting = _by_edgetpu(setting)
         if not self._compiled(model).parts:
             raise BadInputError(
                 f"{str(model)!r} is not compiled for the Edge TPU (it has no edgetpu-custom-op); "
                 f"kzoo compile {model} makes a file that is, of an int8 one"
             )
-        setting = dataclasses.replace(setting, delegate="edgetpu")
         try:
             return super()._run(model, setting, options, timeout)
         except BadInputError as error:
@@ -82,6 +86,12 @@ class Coral(Device):
                 f"{error}. On an Edge TPU it is more often libedgetpu, built for another "
                 "TensorFlow than the runtime (google-coral/edgetpu#401), or a stick without power"
             ) from error
+
+
+def _by_edgetpu(setting: Setting) -> Setting:
+    if setting.delegate not in (None, "edgetpu"):
+        raise UsageError(f"coral runs by the delegate edgetpu, not {setting.delegate}")
+    return dataclasses.replace(setting, delegate="edgetpu")
 
 
 def _notes(file: Compiled, record: dict) -> list[str]:

@@ -65,6 +65,8 @@ class MicroRunner(Runner):
 class Micro(Device):
     """A `Device` that tells of arenas, and names the layers that are refused."""
 
+    operators = None
+
     def time_runs(self, model: Path, setting: Setting) -> dict:
         """As `Device.time_runs`."""
         return super().time_runs(model, setting) | {"notes": [TIMES]}
