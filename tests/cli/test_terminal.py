@@ -27,11 +27,6 @@ print("done")
 """
 
 
-def heed_ctrl_c() -> None:
-    """A shell's background job ignores Ctrl-C, and so would all that the tests start in it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def on_a_terminal(command: list[str]) -> str:
     """What a command writes to stderr when that is a terminal of 100 columns."""
     ours, theirs = pty.openpty()
@@ -111,7 +106,6 @@ def test_a_stopped_command_ends_with_its_children_and_writes_nothing(
         text=True,
         cwd=tmp_path,
         start_new_session=True,
-        preexec_fn=heed_ctrl_c,
     )
     deadline = time.monotonic() + 60
     while not (children := descendants(process.pid)) and time.monotonic() < deadline:
@@ -138,9 +132,7 @@ def test_a_stopped_command_ends_with_its_children_and_writes_nothing(
 
 def test_a_conversion_that_is_stopped_leaves_no_file_and_no_child(trained, tmp_path):
     command = [sys.executable, "-m", "kzoo", "convert", str(trained), "-o", "x.tflite"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heed_ctrl_c
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not (children := descendants(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.02)
