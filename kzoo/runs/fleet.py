@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from kzoo.errors import BadInputError, KzooError
 from kzoo.files import disk_errors, read_json, sha256, write_json
@@ -20,8 +20,8 @@ from kzoo.measure.target import TARGETS
 from kzoo.progress import Progress, silent
 from kzoo.runs.config import read_values, valid
 
-BY_ADDRESS = ("adb", "ssh")
-"""Schemes of machines of their own; what else there is shares the processor of this one."""
+MACHINE = r"(?:.+\+)?(adb|ssh):(?:[^@]*@)?(.*)"
+"""A target on a machine of its own; what else there is shares the processor of this one."""
 PLAIN = r"\w[\w.-]*"
 
 
@@ -32,7 +32,7 @@ class TargetConfig(BaseModel):
 
     name: str
     on: str
-    threads: tuple[int, ...] = (1,)
+    threads: tuple[PositiveInt, ...] = Field((1,), min_length=1)
     cpus: str | None = None
     delegate: str | None = None
     runtime: str | None = None
@@ -49,6 +49,10 @@ class TargetConfig(BaseModel):
     def _known(cls, on: str) -> str:
         if on.partition(":")[0].partition("+")[0] not in TARGETS:
             raise ValueError(f"a target is one of {', '.join(TARGETS)}, and where")
+        if on == "adb":
+            raise ValueError(
+                "of a phone name the serial number too: adb:SERIAL, as in kzoo devices"
+            )
         return on
 
     @field_validator("threads", mode="before")
@@ -241,10 +245,8 @@ def _kept(config: FleetConfig, target: TargetConfig, model: str, digest: str) ->
 
 def _machine(on: str) -> str:
     """What two targets have in common that must not run at the same time."""
-    scheme, _, where = on.partition(":")
-    module, _, over = scheme.partition("+")
-    reached = over or module
-    return f"{reached}:{where}" if reached in BY_ADDRESS else "here"
+    found = re.fullmatch(MACHINE, on)
+    return f"{found[1]}:{found[2]}" if found else "here"
 
 
 def _fields(location: Sequence[object]) -> list[str]:

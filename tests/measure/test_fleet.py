@@ -121,7 +121,8 @@ def test_devices_go_at_the_same_time_and_this_machine_s_in_turns(rack, monkeypat
     assert [event[1:] for event in events] == [(2 * i, 14) for i in range(8)]
 
 
-def test_what_is_reached_by_coral_is_the_same_machine(rack, monkeypatch):
+@pytest.mark.parametrize("stick", ["coral+ssh:pi@a", "coral:usb:0+ssh:pi@a", "ssh:root@a"])
+def test_targets_on_one_machine_go_in_turns(stick, rack, monkeypatch):
     running = threading.Lock()
 
     def measure(_, **_options):
@@ -131,7 +132,7 @@ def test_what_is_reached_by_coral_is_the_same_machine(rack, monkeypatch):
         raise MissingError("not there")
 
     monkeypatch.setattr(module, "profile_all", measure)
-    targets = [{"name": "cpu", "on": "ssh:pi@a"}, {"name": "tpu", "on": "coral+ssh:pi@a"}]
+    targets = [{"name": "cpu", "on": "ssh:pi@a"}, {"name": "tpu", "on": stick}]
     assert len(fleet(rack(*targets)).failures) == 2
 
 
@@ -168,6 +169,9 @@ def test_an_interrupt_ends_the_devices_that_wait(rack, monkeypatch):
         ({"targets": [HOST, {**HOST}]}, "two targets of the name 'python'"),
         ({"targets": [{"name": "../x", "on": "host"}]}, "it names a folder"),
         ({"targets": [{"name": "x", "on": "hots"}]}, "a target is one of host, adb"),
+        ({"targets": [{"name": "x", "on": "adb"}]}, "name the serial number too"),
+        ({"targets": [{**HOST, "threads": []}]}, "threads: .*at least 1 item"),
+        ({"targets": [{**HOST, "threads": [0]}]}, "threads.*greater than 0"),
         ({"models": ["a/m.tflite", "b/m.tflite"]}, "two models of the file name 'm'"),
     ],
 )
@@ -177,10 +181,10 @@ def test_a_wrong_file_says_what_is_expected(changes, said, rack):
 
 
 def test_the_key_on_is_a_name_though_yaml_takes_it_for_true(rack):
-    path = rack(HOST)
+    path = rack(GONE)
     path.write_text(path.read_text().replace("'on':", "on:"))
     assert "on: host" in path.read_text()
-    assert len(fleet(path).records) == 2
+    assert fleet(path).failures[0]["on"] == "host"
 
 
 def test_the_command_ends_with_3_where_a_device_failed(rack, capsys):
