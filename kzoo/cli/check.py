@@ -88,9 +88,13 @@ def command(file, data, on, runtime, delegate, data_options, seed, as_json, **op
     """
     from kzoo.lite.check import check
     from kzoo.measure.on_device import on_device
+    from kzoo.measure.target import Setting, open_target
 
     if not on and (runtime or delegate):
         raise UsageError("--runtime and --delegate are of a device; give one with --on")
+    if on:  # that it is not there is told before the check, which takes minutes
+        with open_target(on) as target:
+            target.check(Setting(runtime=runtime, delegate=delegate))
     with bar() as progress:
         if seed is not None:
             data_options["seed"] = seed

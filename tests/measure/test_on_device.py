@@ -116,6 +116,13 @@ def test_check_has_the_device_in_its_record(lite_int8, trained, capsys):
     assert "host: top-1 agreement with this machine 1.0000 is below 1.01" in text
 
 
+def test_a_device_that_cannot_be_is_told_before_the_check(lite_int8, trained, monkeypatch):
+    monkeypatch.setattr("kzoo.lite.check.check", lambda *_, **__: pytest.fail("it was checked"))
+    given = ["check", str(lite_int8), "--against", str(trained), "--data", "digits", "--on", "host"]
+    with pytest.raises(UsageError, match="no delegate 'nnapi'"):
+        cli([*given, "--delegate", "nnapi"], standalone_mode=False)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
