@@ -78,7 +78,7 @@ class Chromium:
         self.name = Path(program).name
         self._folder = tempfile.TemporaryDirectory(prefix="kzoo-", ignore_cleanup_errors=True)
         flags = [*FLAGS, *GPU_FLAGS[gpu], f"--user-data-dir={self._folder.name}"]
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
+        if os.geteuid() == 0:
             flags.append("--no-sandbox")  # it refuses to start otherwise
         its_in, to_it = os.pipe()
         from_it, its_out = os.pipe()
@@ -155,10 +155,8 @@ class Chromium:
         with contextlib.suppress(OSError, ValueError):
             self._stderr.seek(0)
             lines = self._stderr.read().decode(errors="replace").split("\n")
-            return next(
-                (line.strip() for line in reversed(lines) if line.strip()), "no reason given"
-            )
-        return "no reason given"
+            return next((line.strip() for line in reversed(lines) if line.strip()), NO_REASON)
+        return NO_REASON
 
     def close(self) -> None:
         """Ends the browser, all of its processes."""

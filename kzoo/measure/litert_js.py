@@ -21,8 +21,6 @@ from kzoo.measure.deploy import deploy_file
 RUNTIME = "@litertjs/core"
 FOLDER_VARIABLE = "KZOO_LITERTJS"
 """Names a folder that has the packages: the ``node_modules/@litertjs`` of a project, say."""
-LARGEST = 32_000_000
-"""Bytes of one unpacked file."""
 
 
 def litert_js() -> tuple[str, dict[str, Path]]:
@@ -65,12 +63,12 @@ def _fetch(about: dict, folder: Path, kept: Path) -> None:
         tool(["npm", "pack", *options, name], f"{name} (npm pack)", work)
         (archive,) = work.glob("*.tgz")
         _verify(archive, package["integrity"], name)
-        members = {
-            f"package/{each.removeprefix(f'{place}/')}": folder / each
-            for each in about["files"]
-            if each.startswith(f"{place}/")
-        }
-        _unpack(archive, members, name)
+        with tarfile.open(archive) as packed:
+            for each in about["files"]:
+                if each.startswith(f"{place}/"):
+                    (folder / each).parent.mkdir(parents=True, exist_ok=True)
+                    file = packed.extractfile(each.replace(place, "package", 1))
+                    (folder / each).write_bytes(file.read())
         shutil.rmtree(work)
 
 
@@ -81,16 +79,3 @@ def _verify(archive: Path, integrity: str, name: str) -> None:
         raise BadInputError(
             f"npm's {name} was discarded: its {kind} is {found}, expected was {wanted}"
         )
-
-
-def _unpack(archive: Path, members: dict[str, Path], name: str) -> None:
-    with tarfile.open(archive) as packed:
-        for member, path in members.items():
-            try:
-                file = packed.extractfile(member)
-            except KeyError:
-                file = None
-            if file is None:
-                raise BadInputError(f"{name} has no file {member}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(file.read(LARGEST))

@@ -331,8 +331,8 @@ def _rest(target: Target, cool: float | None, seconds: float) -> None:
 class Measured:
     """One model on one target, as its runs come in."""
 
-    def __init__(self, model: str, path: Path) -> None:
-        self.model, self.path, self.digest = model, path, sha256(path)
+    def __init__(self, model: str, path: Path, digest: str | None = None) -> None:
+        self.model, self.path, self.digest = model, path, digest or sha256(path)
         self.date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.runs: list[Run] = []
         self.answers: list[dict] = []

@@ -104,13 +104,14 @@ def serve(
     if output is not None and Path(output).exists() and not Path(output).is_dir():
         raise UsageError(f"the output {str(output)!r} is a file; a folder is expected")
     pages = [shown(model) for model in given]
+    most = MOST_RESULTS if results is None else results
     setting = Setting(min_runs=min_runs, min_seconds=min_seconds)
     came, records, files = threading.Condition(), [], []
 
     def result(body: bytes) -> bytes:
         found = checked(Timed, body, pages)
         with came:
-            if len(records) == MOST_RESULTS:
+            if len(records) >= most:
                 raise Refused(429, "there were enough results")
             try:
                 made = _profile(str(given[found.model]), pages[found.model], found)
@@ -163,9 +164,9 @@ class _Answered:
 def _profile(name: str, page: Shown, found: Timed) -> Profile:
     """The record, as `kzoo.measure.profile.profile` makes one of any target."""
     target = _Answered(record(page, found), device(found.device))
-    measured = Measured(page.path)
+    measured = Measured(name, page.path, page.about["sha256"])
     measured.run(target, Setting(threads=found.threads), 0)
-    return measured.record(name, target, None)
+    return measured.record(target, None)
 
 
 def _write(folder: Path, made: Profile) -> Path:

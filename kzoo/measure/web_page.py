@@ -7,7 +7,6 @@ numbers are finite and in bounds, texts are short and printable, before anything
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import json
 import os
@@ -40,15 +39,11 @@ CALLS = {
 """What is timed; of WebGPU nothing is known to be computed before it is read."""
 MAX_ANSWER = 4_000_000
 """Bytes: 100,000 times, and what is told beside them."""
-PARTS = {
-    "": ("page.html", "text/html; charset=utf-8"),
-    "page.js": ("page.js", "text/javascript"),
-    "engine.js": ("engine.js", "text/javascript"),
-    "pixels.js": ("pixels.js", "text/javascript"),
-    "style.css": ("style.css", "text/css"),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
-}
-KINDS = {".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json"}
+PARTS = ("page.js", "engine.js", "pixels.js", "style.css", "icon.svg")
+KINDS = {
+    ".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json",
+    ".css": "text/css", ".svg": "image/svg+xml",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,16 +123,20 @@ def site(
         },
         "task": task,
     }
-    found = {"about.json": File(json.dumps(about).encode(), KINDS[".json"])}
-    for name, (part, kind) in PARTS.items():
-        found[name] = File(deploy_file(f"web/{part}").read_bytes(), kind)
+    page = deploy_file("web/page.html").read_bytes()
+    found = {
+        "": File(page, "text/html; charset=utf-8"),
+        "about.json": File(json.dumps(about).encode(), KINDS[".json"]),
+    }
+    for name in PARTS:
+        path = deploy_file(f"web/{name}")
+        found[name] = File(path.read_bytes(), KINDS[path.suffix])
     for name, path in runtime.items():
         found[f"litert/{name}"] = File(path.read_bytes, KINDS[path.suffix], kept=True)
     for number, each in enumerate(models):
         found[f"model/{number}"] = File(each.content, "application/octet-stream")
-    page = found[""].content.decode()
-    script = re.search(r'<script type="importmap">(.*?)</script>', page, re.DOTALL)[1]
-    hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = re.search(rb'<script type="importmap">(.*?)</script>', page, re.DOTALL)[1]
+    hashed = base64.b64encode(hashlib.sha256(script).digest()).decode()
     return Site(found | files, posts, scripts=(f"sha256-{hashed}",))
 
 
@@ -151,6 +150,8 @@ def _text(most: int) -> type:
 
 
 Milliseconds = Annotated[float, Field(ge=0, le=1e8)]
+Sample = Annotated[float, Field(ge=1e-6, le=1e8)]
+"""Milliseconds of an inference: a nanosecond at least, as records count in them."""
 Index = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -205,7 +206,7 @@ class Timed(Opened):
     steady: bool
     warmup_runs: Annotated[int, Field(ge=0, le=10_000_000)]
     stopped_by: Literal["minimum", "max-seconds", "max-runs"]
-    samples_ms: Annotated[list[Milliseconds], Field(min_length=1, max_length=100_000)]
+    samples_ms: Annotated[list[Sample], Field(min_length=1, max_length=100_000)]
 
 
 class Problem(_Checked):
@@ -308,7 +309,6 @@ def device(browser: Browser) -> dict:
     }
 
 
-@functools.lru_cache
 def browser_name(agent: str) -> str:
     """ "Chrome 150", of a user agent: they all claim to be each other, so the order decides."""
     for name, pattern in (

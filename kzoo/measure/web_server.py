@@ -11,6 +11,7 @@ import hmac
 import ipaddress
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -156,7 +157,9 @@ class _Server(ThreadingHTTPServer):
             self.free.release()
 
     def handle_error(self, request, client_address):
-        """A client that went away is nobody's error, and one thread is all that it cost."""
+        """A client that went away is nobody's error; any other is ours, and is to be seen."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

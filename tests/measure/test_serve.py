@@ -243,13 +243,26 @@ def test_only_so_many_are_served_at_a_time(page):
     with contextlib.ExitStack() as idle:
         for _ in range(MAX_CONNECTIONS):
             idle.enter_context(socket.create_connection(("127.0.0.1", page.port)))
-        time.sleep(0.3)
         assert get(page, f"/{page.token}/")[0] == 0
     until = time.monotonic() + 5
     while (status := get(page, f"/{page.token}/")[0]) != 200:
         assert time.monotonic() < until
         time.sleep(0.1)
     assert status == 200
+
+
+def test_a_fault_of_ours_is_seen_and_a_client_s_is_not(about, capfd):
+    def take(_body: bytes) -> bytes:
+        raise ZeroDivisionError("ours")
+
+    pages = site([about], Setting(), {"result": Post(take, 1000)})
+    with serving(pages) as url:
+        page = SimpleNamespace(port=int(url.split(":")[2].split("/")[0]), token=pages.token)
+        with socket.create_connection(("127.0.0.1", page.port)) as gone:
+            gone.sendall(b"GET /")
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        assert post(page, "result", b"{}")[0] == 0
+    assert capfd.readouterr().err.count("Traceback") == 1
 
 
 def test_a_taken_port_is_wrong_use(page, about):
@@ -334,6 +347,21 @@ def test_a_result_becomes_the_record_of_every_other_target(server, tiny):
     assert read_json(file) == made.to_dict()
 
 
+def test_a_file_may_be_written_anew_while_it_is_served(small, tiny, tmp_path):
+    """Browsers have what it was, and that is what the record says."""
+    (model := tmp_path / "net.tflite").write_bytes(tiny.read_bytes())
+    with kzoo_serve(model, None) as server:
+        model.write_bytes(small.read_bytes())
+        status, served = server.end()
+    assert status == 200
+    assert served.records[0].model_sha256 == kzoo.measure.profile.sha256(tiny)
+
+
+def test_as_many_results_are_taken_as_were_asked_for(server, monkeypatch):
+    monkeypatch.setattr("kzoo.measure.serve.MOST_RESULTS", 0)
+    assert server.end()[0] == 200
+
+
 def changed(**changes) -> dict:
     return RESULT | changes
 
@@ -343,7 +371,8 @@ def changed(**changes) -> dict:
     json.dumps(changed(samples_ms=[float("nan")])),
     json.dumps(changed(samples_ms=[float("inf")])),
     json.dumps(RESULT).replace("300.5", "1e999"),
-    changed(samples_ms=[]), changed(samples_ms=[-1.0]), changed(samples_ms=["5"]),
+    changed(samples_ms=[]), changed(samples_ms=[-1.0]), changed(samples_ms=[0.0]),
+    changed(samples_ms=[1e-9] * 20 + [5.0] * 20), changed(samples_ms=["5"]),
     changed(samples_ms=[5.0] * 100_001), changed(samples_ms=5), changed(more=1),
     changed(model=1), changed(model=-1), changed(model=0.5), changed(model=True),
     changed(threads=0), changed(threads=10**9), changed(stopped_by="tired"),
@@ -399,7 +428,10 @@ def test_the_command_prints_the_record_and_ctrl_c_ends_it(tiny):
         summary = {"p50_ms": expected.p50_ms, "p90_ms": expected.p90_ms, "count": 200}
         assert (status, json.loads(body)) == (200, summary)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        try:
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 0, err
     record = json.loads(out)
     assert record["url"] == url
