@@ -31,9 +31,7 @@ RUNTIMES = {
     "tflite-runtime": "tflite_runtime.interpreter",
     "tensorflow": "tensorflow",
 }
-EDGETPU = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}.get(
-    sys.platform, "libedgetpu.so.1"
-)
+EDGETPU = "libedgetpu.1.dylib" if sys.platform == "darwin" else "libedgetpu.so.1"
 WARMUP_SECONDS = 0.3  # at least; two windows of a 0.1 ms model pass before the clock has risen
 WARMUP_LIMIT_SECONDS = 10.0
 WARMUP_LIMIT_RUNS = 20_000

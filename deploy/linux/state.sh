@@ -46,7 +46,8 @@ fi
 if command -v dumpsys >/dev/null 2>&1; then # what /sys hides from Android's shell
   dumpsys thermalservice 2>/dev/null | sed -n \
     -e 's/^Thermal Status: \([0-9]*\).*/thermal_status=\1/p' \
-    -e 's/.*Temperature{mValue=\([0-9.]*\), mType=[03],.*/temperature_mc=\1e3/p' # CPU and skin
+    -e '/^Current temperatures/,$ s/.*Temperature{mValue=\([0-9.]*\), mType=[03],.*/temperature_mc=\1e3/p'
+    # CPU and skin now; above stand the last events' of before
   dumpsys battery 2>/dev/null | sed -n \
     -e 's/^ *level: \([0-9]*\).*/battery_percent=\1/p' \
     -e 's/^ *temperature: \([0-9]*\).*/temperature_mc=\1e2/p' \

@@ -55,6 +55,9 @@ BATTERY = """Current Battery Service state:
 THERMAL = """IsStatusOverride: false
 ThermalEventListeners:
 Thermal Status: {status}
+Cached temperatures:
+	Temperature{{mValue=68.0, mType=3, mName=SKIN, mStatus=1}}
+HAL Ready: true
 Current temperatures from HAL:
 	Temperature{{mValue=41.5, mType=0, mName=CPU0, mStatus=0}}
 	Temperature{{mValue=33.0, mType=3, mName=SKIN, mStatus=0}}

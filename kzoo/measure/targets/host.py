@@ -78,7 +78,8 @@ class Local:
                 start_new_session=True,
             )
         except OSError as error:  # it may not be run, is for another processor, or is not there
-            raise MissingError(f"{argv[0]} does not start: {error.strerror}") from error
+            program = os.path.realpath(argv[0])
+            raise MissingError(f"{program} does not start: {error.strerror}") from error
         with process:
             try:
                 out, err = process.communicate(timeout=timeout)
