@@ -304,6 +304,13 @@ def test_a_profile(phone, float_file):
     assert not [name for name in left(phone) if name.startswith("run-")]
 
 
+@pytest.mark.parametrize("name", [*adb.EMULATED, "ro.debuggable"])
+def test_an_emulator_is_known_by_any_of_its_properties(name, phones):
+    phone = phones(**{"ro.kernel.qemu": "", name: "1"})
+    with open_target(f"adb:{phone.serial}") as device:
+        assert device.kind == ("emulated" if name in adb.EMULATED else "measured")
+
+
 def test_what_changed_on_the_phone_is_noted(phone, float_file, monkeypatch):
     states = iter([(76, 0), (75, 2)])
     told = adb.Phone.run

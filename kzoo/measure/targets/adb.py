@@ -30,6 +30,8 @@ FOLDER = "/data/local/tmp/kzoo"
 """Holds the libraries, by the hash of them all, and a folder of each connection's other files."""
 PROCESSORS = {"arm64-v8a": "aarch64", "x86_64": "x86_64"}
 """Android's name of an ABI → what ``uname -m`` says of it."""
+EMULATED = ("ro.kernel.qemu", "ro.boot.qemu", "ro.hardware.virtual_device")
+"""Properties that are 1 on Android's emulators, the last one on Cuttlefish too."""
 COPY_SECONDS, ASK_SECONDS = 600.0, 60.0
 ADVICE = {
     "unauthorized": "unlock it and tap Allow under 'Allow USB debugging?'",
@@ -133,13 +135,13 @@ class Phone:
             )
         # What a phone that was switched off has kept goes after a day: another may be at work now.
         told = self._shell(
-            "for name in ro.product.cpu.abi ro.kernel.qemu ro.boot.qemu; do getprop $name; done; "
+            f"for name in ro.product.cpu.abi {' '.join(EMULATED)}; do getprop $name; done; "
             f"mkdir -p {self._folder} && "
             f"{{ find {FOLDER} -maxdepth 1 -name 'run-*' -mtime +0 -exec rm -rf {{}} +; :; }}"
         )
         if told.returncode:
             raise self._failed(f"making {self._folder}", told.stderr)
-        abi, *emulator = told.stdout.decode(errors="replace").split("\n")[:3]
+        abi, *emulator = told.stdout.decode(errors="replace").split("\n")
         self.abi = PROCESSORS.get(abi.strip(), abi.strip())
         self.kind = "emulated" if "1" in emulator else "measured"
 
