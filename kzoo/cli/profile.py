@@ -245,6 +245,8 @@ def _tail(latency: dict) -> tuple[str, str, str]:
 
 
 def _several(records: list[dict], failures: list[dict]) -> str:
+    from kzoo.report.profile import notes_of
+
     rows, below = [], []
     for record in records:
         for count in dict.fromkeys(run["threads"] for run in record["runs"]):
@@ -261,8 +263,8 @@ def _several(records: list[dict], failures: list[dict]) -> str:
                 )
             )
         below.append((record["target"], f"{_device(record['device'])}; {_runtime(record)}"))
-        name = f"{record['target']}, {record['model']}"
-        below += [("note", f"{name}: {note}") for note in record["notes"]]
+    notes = notes_of(records, [record["model"] for record in records])
+    below += [("note", f"{where}: {note}") for where, note in notes]
     for each in failures:
         model = each["model"] or "all models"
         rows.append((each["target"], model, "", "", "", "", "failed"))

@@ -275,7 +275,8 @@ def profile_all(
     def failed(error: KzooError, target: str, model: str | None) -> None:
         if len(on) == len(paths) == 1:
             raise error
-        failures.append(Failure(target, model, str(error).splitlines()[0], error.exit_code))
+        said = str(error).splitlines()[0].removeprefix(f"{model!r}: ")
+        failures.append(Failure(target, model, said, error.exit_code))
 
     went(0)
     with contextlib.ExitStack() as stack:

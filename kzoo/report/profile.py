@@ -68,8 +68,7 @@ def write_profile(
         failures=[each | {"name": Path(each["model"]).stem if each["model"] else "all models"}
                   for each in failures],
         conditions=_conditions(records, names),
-        notes=[(f"{row['target']}, {row['name']}" if len(rows) > 1 else "", note)
-               for record, row in zip(records, rows, strict=True) for note in record["notes"]],
+        notes=notes_of(records, names),
         methods=list(dict.fromkeys(record["method"] for record in records)),
         files=[_by_operator(record["operators"], row) for record, row in profiled],
         families=FAMILIES,
@@ -94,6 +93,20 @@ def names_of(records: Sequence[Mapping]) -> list[str]:
         folders.setdefault(path.name, set()).add(str(path.parent))
     return [
         str(path.with_suffix("")) if len(folders[path.name]) > 1 else path.stem for path in paths
+    ]
+
+
+def notes_of(records: Sequence[Mapping], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each note and of what it is; once where all models on a target have it."""
+    models: dict[tuple[str, str], list[str]] = {}
+    for record, name in zip(records, names, strict=True):
+        for note in record["notes"]:
+            models.setdefault((record["target"], note), []).append(name)
+    on = [record["target"] for record in records]
+    return [
+        (target if len(of) == on.count(target) else f"{target}, {name}", note)
+        for (target, note), of in models.items()
+        for name in (of[:1] if len(of) == on.count(target) else of)
     ]
 
 
@@ -201,7 +214,9 @@ def _strips(runs: Sequence[Mapping]) -> list[dict]:
                 "steady": run["steady"] is not False,
             }
         )
-    ticks = [{"left": round(x(tick) / 10, 2), "text": f"{tick:g}"} for tick in x.ticks()]
+    # A number at an end would be cut.
+    ticks = [{"left": round(x(tick) / 10, 2), "text": f"{tick:g}"} for tick in x.ticks()
+             if 25 < x(tick) < 975]  # fmt: skip
     return [{"runs": shown, "ticks": ticks}]
 
 

@@ -16,15 +16,16 @@ BINS = 72
 
 
 class Log:
-    """A logarithmic axis: values between two ends, as places between two others."""
+    """A logarithmic axis: values between two ends, as places between two others; 0 at its start."""
 
     def __init__(self, values: Sequence[float], start: float, end: float, room: float = 0.06):
-        low, high = math.log(min(values)), math.log(max(values))
+        above = [value for value in values if value > 0] or [1.0]
+        low, high = math.log(min(above)), math.log(max(above))
         spare = max(room * (high - low), (0.5 - (high - low)) / 2)
         self.low, self.high, self.start, self.end = low - spare, high + spare, start, end
 
     def __call__(self, value: float) -> float:
-        share = (math.log(value) - self.low) / (self.high - self.low)
+        share = (math.log(value) - self.low) / (self.high - self.low) if value > 0 else 0.0
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
@@ -209,7 +210,7 @@ def histogram(samples: Sequence[float], x: Log) -> str:
     """The runs' times as the path of a skyline, 100 high; ``x`` gives places from 0 to 1000."""
     counts = [0] * BINS
     for sample in samples:
-        place = int(x(sample) / 1000 * BINS) if sample > 0 else 0
+        place = int(x(sample) / 1000 * BINS)
         if 0 <= place < BINS:
             counts[place] += 1
     most, width = max([*counts, 1]), 1000 / BINS

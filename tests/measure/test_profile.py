@@ -327,7 +327,7 @@ def test_the_command_ends_with_the_code_of_the_first_failure(
     given += ["--min-runs", "1", "--html", page]
     assert cli([*map(str, given)], standalone_mode=False) == MissingError.exit_code
     text = capsys.readouterr().out
-    assert f"failed  host, {refused}: " in text
+    assert f"failed  host, {refused}: ai-edge-litert " in text
     assert re.search(r"^emulated:arm64 +all models +failed$", text, re.MULTILINE)
     assert "<b>emulated:arm64, all models:</b>" in page.read_text()
     given = ["profile", refused, refused, "--json", "--html", tmp_path / "none.html"]

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from kzoo.report import operators as ops
-from kzoo.report.profile import accuracy_of, write_profile
+from kzoo.report.profile import accuracy_of, notes_of, write_profile
 from kzoo.report.profile_plots import Log, histogram
 
 HOSTILE = "<script>alert(1)</script>\"'&"
@@ -270,6 +270,23 @@ def test_a_logarithmic_axis_has_its_ticks_inside():
         assert axis.ticks()
         assert all(0 <= axis(tick) <= 100 for tick in axis.ticks())
         assert 0 <= axis(ends[0]) <= axis(ends[1]) <= 100
+
+
+def test_a_coarse_clock_s_zeros_stand_at_the_start(tmp_path):
+    latency = run()["latency"] | {"min_ms": 0.0, "p50_ms": 0.0}
+    assert "0.0" in page(tmp_path, record(runs=[run(samples_ms=[0.0] * 100, latency=latency)]))
+    assert Log([0.0, 1.0, 2.0], 5.0, 10.0)(0.0) == 5
+
+
+def test_what_all_models_of_a_target_have_is_noted_once():
+    noted = [
+        record("a.tflite", notes=["busy", "drifted"]),
+        record("b.tflite", notes=["busy"]),
+        record("a.tflite", "adb", notes=["busy"]),
+    ]
+    assert notes_of(noted, ["a", "b", "a"]) == [
+        ("host", "busy"), ("host, a", "drifted"), ("adb", "busy"),
+    ]  # fmt: skip
 
 
 def test_a_histogram_is_as_high_where_runs_are():
