@@ -84,7 +84,8 @@ class Local:
             try:
                 out, err = process.communicate(timeout=timeout)
             except BaseException as error:  # Ctrl-C too: it must not outlive the question
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may have ended at this moment
+                    os.killpg(process.pid, signal.SIGKILL)
                 if isinstance(error, subprocess.TimeoutExpired):
                     raise TimedOut(f"{argv[0]} gave no answer in {timeout:g} s") from error
                 raise
