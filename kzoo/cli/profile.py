@@ -157,8 +157,8 @@ def _operators(records: list[dict]) -> list[str]:
         ]))  # fmt: skip
         usual = f"; {found['usual_ms']:.3f} ms by the kernels that are used"
         parts.append(pairs([
-            ("operators", f"{Path(record['model']).name}, mode {found['mode']}, "
-             f"{record['kind']}, threads {found['threads']}, {found['runs']} profiled runs"),
+            ("operators", f"{Path(record['model']).name} on {record['target']}, {record['kind']}, "
+             f"mode {found['mode']}, threads {found['threads']}, {found['runs']} profiled runs"),
             ("whole run", f"{found['profiled_ms']:.3f} ms profiled, {found['unprofiled_ms']:.3f} "
              f"ms without (p50){usual if found['mode'] == 'node' else ''}"),
             ("overhead", f"{100 * found['overhead']:+.1f} % of the profiler"),

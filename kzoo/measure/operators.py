@@ -268,8 +268,8 @@ def _notes(operators: Sequence[OperatorTime], rows: Sequence[Mapping], mode: str
         notes.append(f"without a time of their own, fused or with nothing to do: {kinds}")
     if mode == "node":
         notes.append(
-            "the runtime's own kernels tell where the work is; those that are used are faster, and "
-            "not by one factor"
+            "the runtime's own kernels tell where the work is; those that are used take other "
+            "times, and not by one factor"
         )
     return notes
 

@@ -63,7 +63,7 @@ def made(folder: Path) -> list[Path]:
 
 
 def beside(file: Path, options: argparse.Namespace) -> str:
-    """Measures one file by all; its name where a runner is too far from the tool."""
+    """Measures one file by all; its name where the C runner, its like, is too far from the tool."""
     times: dict[str, list[float]] = {TOOL: [], **{side: [] for side in RUNNERS}}
     for _ in range(options.rounds):
         times[TOOL].append(by_tool(file, options.runs))
