@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from kzoo.errors import MissingError, UsageError
 from kzoo.measure.benchmark_model import benchmark_model
@@ -19,7 +20,7 @@ from kzoo.measure.runtimes import (
     choose_runtime,
 )
 from kzoo.measure.target import Setting
-from kzoo.measure.targets.device import Runner, Transport
+from kzoo.measure.targets.device import Ended, Runner, Transport
 
 
 def runner_for(setting: Setting) -> Runner:
@@ -89,6 +90,10 @@ class PythonRunner(Runner):
         return command, {}
 
 
+NO_GPU = "GPU accelerator could not be loaded"
+"""In LiteRT's log; it goes on, on the CPU."""
+
+
 @dataclass(frozen=True)
 class CRunner(Runner):
     """deploy/runner/runner.c with libLiteRt.so: no Python is needed there.
@@ -118,3 +123,11 @@ class CRunner(Runner):
         return [
             *start, "--library", f"{folder}/libLiteRt.so", "--runtime-version", runtime_version()
         ], {}  # fmt: skip
+
+    def record(self, ended: Ended, model: Path, setting: Setting) -> dict:
+        """As `kzoo.measure.targets.device.Runner.record`; what ran on the CPU is no GPU's."""
+        if setting.delegate == "gpu" and NO_GPU in ended.stderr:
+            raise MissingError(
+                f"{self.name} finds no GPU that it can use; --runtime {BENCHMARK_MODEL} may"
+            )
+        return super().record(ended, model, setting)

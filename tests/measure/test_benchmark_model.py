@@ -124,6 +124,14 @@ def test_delegates_are_its_flags(delegate, flag, tool, small):
     assert flag in called.read_text().split()
 
 
+def test_a_delegate_that_took_nothing_is_noted(tool, small):
+    tool(CLASSIC)
+    note = "asked for the delegate gpu; the runtime tells of XNNPACK"
+    assert note in profile(small, runtime="benchmark_model", delegate="gpu").notes
+    tool(CLASSIC.replace("TfLiteXNNPackDelegate", "TfLiteGpuDelegateV2"))
+    assert note not in profile(small, runtime="benchmark_model", delegate="gpu").notes
+
+
 def test_cores_are_kept_by_a_mask(tool, small, monkeypatch):
     tool(CLASSIC)
     commands, run = [], Local.run

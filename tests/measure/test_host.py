@@ -262,6 +262,14 @@ def test_without_a_delegate_it_says_none(runtime, tiny, host):
     assert answer["delegate"] == "none"
 
 
+def test_a_gpu_that_is_not_there_is_missing(small, host):
+    setting = dataclasses.replace(QUICK, runtime=C_RUNTIME, delegate="gpu")
+    with pytest.raises(MissingError, match="no GPU that it can use"):
+        host.time_runs(small, setting)
+    with pytest.raises(MissingError, match="no GPU that it can use"):
+        host.outputs(small, bytes(768), setting)
+
+
 def test_cores_of_one_speed_are_neither_big_nor_little(host, monkeypatch):
     monkeypatch.setattr(device, "told", lambda _: {"core_mhz": {0: 1800.0, 1: 1800.0}})
     with pytest.raises(UsageError, match="one speed"):

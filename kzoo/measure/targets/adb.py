@@ -31,7 +31,7 @@ FOLDER = "/data/local/tmp/kzoo"
 PROCESSORS = {"arm64-v8a": "aarch64", "x86_64": "x86_64"}
 """Android's name of an ABI → what ``uname -m`` says of it."""
 EMULATED = ("ro.kernel.qemu", "ro.boot.qemu", "ro.hardware.virtual_device")
-"""Properties that are 1 on Android's emulators, the last one on Cuttlefish too."""
+"""Properties that are 1 on a virtual device."""
 COPY_SECONDS, ASK_SECONDS = 600.0, 60.0
 ADVICE = {
     "unauthorized": "unlock it and tap Allow under 'Allow USB debugging?'",

@@ -155,7 +155,11 @@ class Device:
         """
         options = ["--min-runs", setting.min_runs, "--min-seconds", setting.min_seconds]
         options += ["--max-seconds", setting.max_seconds]
-        return self._run(model, setting, options, setting.max_seconds + STARTUP_SECONDS)
+        record = self._run(model, setting, options, setting.max_seconds + STARTUP_SECONDS)
+        asked, told = setting.delegate, record["delegate"]
+        if asked in ("gpu", "nnapi") and asked not in told.lower():
+            record["notes"] = [f"asked for the delegate {asked}; the runtime tells of {told}"]
+        return record
 
     def peak_memory(self, model: Path, setting: Setting) -> dict | None:
         """Peak and baseline resident bytes, of a process that times nothing; None if not told."""
