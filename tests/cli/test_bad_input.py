@@ -138,7 +138,7 @@ CASES = {
     "no folder for the drawing": (
         MISSING, "make it first", "info", "lenet5", "--graph", "no/lenet5.svg",
     ),
-    "unknown target": (USAGE, "host", "profile", "good.tflite", "--target", "hsot"),
+    "unknown target": (USAGE, "known: host", "profile", "good.tflite", "--on", "hsot"),
     "unknown target to lint": (USAGE, "edgetpu", "lint", "good.tflite", "--target", "edgtpu"),
     "no share of a gate": (USAGE, "0<=x<=1", "lint", "good.tflite", "--gate", 95),
     "unknown runtime": (USAGE, "tensorflow", "profile", "good.tflite", "--runtime", "tensorflw"),
