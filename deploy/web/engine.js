@@ -17,6 +17,7 @@ export async function open(bytes, accelerator, threads) {
   const start = now();
   const litert = await import("@litertjs/core");
   const gpu = accelerator === "webgpu";
+  if (threads > 1 && (gpu || !self.crossOriginIsolated)) throw new Error(`this page has one thread here, not ${threads}`);
   if (gpu && !(await navigator.gpu?.requestAdapter())) throw new Error("this browser has no WebGPU adapter");
   const jspi = gpu && "Suspending" in WebAssembly; // what the GPU cannot do is then left to wasm
   await litert.loadLiteRt("litert/core/wasm/", jspi ? { jspi } : { threads: !gpu && threads > 1 });
@@ -60,6 +61,16 @@ export async function open(bytes, accelerator, threads) {
     import_ms: loaded - start, init_ms: compiled - loaded, first_ms: first, clock_ms: clock(),
   };
   return { opened, run, time: (rules, tell) => time(() => invoke(random), opened.clock_ms, rules, tell), arrays: inputs.map((each) => ARRAYS[each.dtype]) };
+}
+
+// What a classifier gives, dequantized, as probabilities. Where its last step is no softmax they may
+// be logits; the rounded ones of a softmax over many classes may sum to anything.
+export function probabilities(raw, { scale, zero_point }, softmax) {
+  const given = Array.from(raw, (value) => scale === null ? value : (value - zero_point) * scale);
+  const sum = (values) => values.reduce((a, b) => a + b, 0);
+  if (given.every((value) => value >= 0) && (softmax || Math.abs(sum(given) - 1) < 0.05)) return given;
+  const top = Math.max(...given), powers = given.map((value) => Math.exp(value - top)), all = sum(powers);
+  return powers.map((value) => value / all);
 }
 
 // Random pixels, the same ones at each call; zeros where the input is an index.

@@ -1,12 +1,12 @@
 // The page: what it shows, what it asks of engine.js, what it sends.
-import { open } from "./engine.js";
+import { open, probabilities } from "./engine.js";
 import { fitted, imageData } from "./pixels.js";
 
 const $ = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
-const number = (name, otherwise) => /^\d{1,4}$/.test(asked.get(name) ?? "") ? Number(asked.get(name)) : otherwise;
+const number = (name, otherwise) => /^\d+$/.test(asked.get(name) ?? "") ? Number(asked.get(name)) : otherwise;
 const threads = Math.max(1, number("threads", 1)), accelerator = asked.get("on") === "webgpu" ? "webgpu" : "wasm";
-const cores = navigator.hardwareConcurrency || 1;
+const cores = navigator.hardwareConcurrency || 1, user_agent = navigator.userAgent.slice(0, 500);
 const digits = (ms) => ms < 10 ? ms.toFixed(2) : ms < 100 ? ms.toFixed(1) : ms.toFixed(0);
 const about = await (await fetch("about.json")).json();
 const index = Math.min(number("model", 0), about.models.length - 1), model = about.models[index];
@@ -27,7 +27,7 @@ async function fail(error) {
   $("problem").textContent = text;
   $("problem").hidden = false;
   status("stopped", "failed");
-  await send("problem", JSON.stringify({ model: index, text, user_agent: navigator.userAgent })).catch(() => {});
+  await send("problem", JSON.stringify({ model: index, text, user_agent })).catch(() => {});
 }
 addEventListener("error", (event) => fail(event.error ?? event.message));
 addEventListener("unhandledrejection", (event) => fail(event.reason));
@@ -118,15 +118,18 @@ async function device() {
   const info = gpu?.info;
   const text = (value) => String(value ?? "").slice(0, 200);
   return {
-    user_agent: navigator.userAgent.slice(0, 500), cores, memory_gb: navigator.deviceMemory ?? null,
+    user_agent, cores, memory_gb: navigator.deviceMemory ?? null,
     model: text(told?.model), platform: text(told && [told.platform, told.platformVersion].join(" ").trim()),
     architecture: text(told && `${told.architecture}${told.bitness ? `, ${told.bitness} bits` : ""}`),
     webgpu: info ? text([info.vendor, info.architecture, info.device, info.description, info.isFallbackAdapter && "software"].filter(Boolean).join(" ")) || "unnamed" : null,
   };
 }
 
+// While it measures, nothing else may compute.
+const busy = (is) => { for (const id of ["measure", "photo", "camera"]) $(id).disabled = is; };
+
 async function measure() {
-  $("measure").disabled = true;
+  busy(true);
   stop();
   status("measuring");
   $("progress").style.width = "0";
@@ -142,7 +145,7 @@ async function measure() {
   table();
   status("sent to the terminal", "ready");
   $("measure").textContent = "Measure again";
-  $("measure").disabled = false;
+  busy(false);
   $("measure").onclick = () => location.replace(link({ go: 1 })); // in a fresh page, as the first time
 }
 
@@ -153,15 +156,7 @@ async function classify(source, width, height) {
   const start = performance.now();
   const [raw] = await engine.run([values]);
   const spent = performance.now() - start;
-  const { scale, zero_point } = model.output;
-  let given = Array.from(raw, (value) => scale === null ? value : (value - zero_point) * scale);
-  const sum = given.reduce((a, b) => a + b, 0);
-  if (given.some((value) => value < 0) || Math.abs(sum - 1) > 0.05) { // logits
-    const top = Math.max(...given), powers = given.map((value) => Math.exp(value - top));
-    const all = powers.reduce((a, b) => a + b, 0);
-    given = powers.map((value) => value / all);
-  }
-  const order = given.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]).slice(0, 5);
+  const order = probabilities(raw, model.output, model.softmax).map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]).slice(0, 5);
   const list = $("classes");
   while (list.children.length > order.length) list.lastChild.remove();
   for (const li of list.children) if (!li.firstChild) li.append(...["i", "b", "b"].map((name) => document.createElement(name)));
@@ -209,11 +204,14 @@ function stop() {
 async function camera() {
   if (stream) return stop();
   const video = $("video");
+  busy(true); // until the user has decided
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" }, audio: false });
   } catch (error) {
     $("seen").textContent = error.name === "NotFoundError" ? "This device has no camera." : "The camera was not allowed.";
     return;
+  } finally {
+    busy(false);
   }
   const own = stream;
   video.srcObject = stream;
@@ -252,11 +250,10 @@ const engine = await open(new Uint8Array(await answer.arrayBuffer()), accelerato
 status("ready", "ready");
 $("device").textContent = [`${cores} ${cores === 1 ? "core" : "cores"}`, `a clock in steps of ${(1000 * engine.opened.clock_ms).toFixed(0)} µs`,
   gpu ? "WebGPU" : "no WebGPU"].join(" · ");
-$("measure").disabled = false;
+busy(false);
 $("measure").onclick = measure;
 if (model.image) {
   $("classify").hidden = false;
-  $("photo").disabled = false;
   $("photo").addEventListener("change", (event) => photo(event.target.files[0]));
   $("camera").hidden = !navigator.mediaDevices?.getUserMedia;
   $("camera").onclick = camera;
@@ -265,7 +262,7 @@ if (model.image) {
     drop.addEventListener(name, (event) => {
       event.preventDefault();
       drop.classList.toggle("over", name === "dragover");
-      if (name === "drop") photo(event.dataTransfer.files[0]);
+      if (name === "drop" && !$("photo").disabled) photo(event.dataTransfer.files[0]);
     });
 }
 if (about.task === "outputs") await outputs();

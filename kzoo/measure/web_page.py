@@ -89,6 +89,7 @@ def shown(model: str | os.PathLike) -> Shown:
         "output": found.output,
         "classes": notes["classes"] if classifies and len(notes["classes"]) == output[1] else [],
         "crop": notes["crop"],
+        "softmax": any(name.startswith("SOFTMAX") for name in found.operators),
         "quantization": str(found.notes.get("quantization", "")),
     }
     return Shown(path, content, about)
@@ -269,7 +270,7 @@ def summary(found: Timed) -> bytes:
 
 def _delegate(found: Opened) -> str:
     if found.accelerator == "wasm":
-        return f"wasm ({found.build})"
+        return "wasm (compat)" if found.build == "compat" else "wasm"
     rest = "" if found.fully_accelerated else ", the rest in wasm"
     return f"WebGPU ({found.device.webgpu or 'unnamed'}{rest})"
 

@@ -68,6 +68,8 @@ class Browser:
             raise UsageError(f"a browser runs {RUNNER}, not {setting.runtime}")
         if setting.cpus:
             raise UsageError("a browser chooses its cores itself; leave out cpus")
+        if setting.threads > 1 and self._accelerator == "webgpu":
+            raise UsageError(f"{self.name} has one thread, not {setting.threads}")
         if setting.delegate not in ACCELERATORS[self._accelerator]:
             raise UsageError(
                 f"{self.name} has no delegate {setting.delegate!r}; type --on browser:wasm or "
