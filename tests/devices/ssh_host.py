@@ -111,7 +111,8 @@ async def serve(folder: Path) -> None:
             env={
                 "HOME": str(folder / "home"),
                 "TMPDIR": str(folder / "tmp"),
-                "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+                # python3 is this one there, whether its environment is active or not
+                "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             },
         )
 

@@ -94,7 +94,7 @@ def gone(program: str) -> bool:
 
 
 def soon(question) -> bool:
-    until = time.monotonic() + 5
+    until = time.monotonic() + 20
     while not question() and time.monotonic() < until:
         time.sleep(0.05)
     return question()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -186,9 +187,7 @@ def test_a_stick_behind_ssh(name, device, mobilenet, probe, tmp_path, monkeypatc
     library = probe()
     (tmp_path / "host").mkdir()
     host = ssh_host.start(tmp_path / "host")
-    host.program(
-        "python3", f'LD_LIBRARY_PATH="{library.parent}" exec {shutil.which("python3")} "$@"'
-    )
+    host.program("python3", f'LD_LIBRARY_PATH="{library.parent}" exec {sys.executable} "$@"')
     monkeypatch.delenv("LD_LIBRARY_PATH")
     monkeypatch.setenv("PATH", host.path)
     try:

@@ -47,7 +47,8 @@ def measure(file, script):
     spec.loader.exec_module(benchmark)
     benchmark.WARMUP_SECONDS, benchmark.WARMUP_LIMIT_SECONDS = 0.0, 0.05
     options = argparse.Namespace(
-        model=file, threads=1, min_runs=2, min_seconds=0.0, max_seconds=1.0, max_runs=2, seed=0
+        model=file, threads=1, min_runs=2, min_seconds=0.0, max_seconds=1.0, max_runs=2, seed=0,
+        delegate=None,
     )
     interpreter, _ = benchmark.load_runtime("ai-edge-litert")
     try:
