@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# A shell's background job ignores Ctrl-C, nohup's a hang-up, and so would all that tests start there.
+# A shell's background job ignores Ctrl-C, nohup's a hang-up; so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
