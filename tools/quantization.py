@@ -5,7 +5,7 @@ python tools/quantization.py write             the table
 
 It goes on where it was stopped. Networks have ten classes, their smallest input and random weights:
 what is shown is what a recipe makes of the operators, and what it refuses, and not how good it is.
-BatchNorm and calibration are on crops of scikit-learn's two sample photos. A crash of the converter
+BatchNorm is of crops of scikit-learn's two sample photos and noise, calibration of the crops. A crash of the converter
 is a refusal, and the rest goes on.
 """
 
@@ -73,8 +73,12 @@ def make(row: Entry) -> dict:
     record = {}
     with tempfile.TemporaryDirectory() as folder:
         model, shown = build(row.name, size=row.min_size, classes=10, seed=0), photos(small)
-        recalibrate(model, shown, np.arange(len(shown)))  # so that signals neither grow nor vanish
+        # So that signals neither grow nor vanish: of photos, and of the noise that float is checked on.
+        noise = np.random.default_rng(0).integers(0, 256, shown.shape, np.uint8)
+        seen = np.concatenate([shown, noise])
+        recalibrate(model, seen, np.arange(len(seen)))
         tame(model, shown)
+        tame(model, noise)
         keras_file = save_model(model, f"{folder}/model.keras")
         for recipe in (None, *RECIPES):
             images = shown if recipe and RECIPES[recipe].activations else None
@@ -105,7 +109,8 @@ def write() -> None:
     for recipe in RECIPES:
         found = {name: row[recipe] for name, row in records.items() if recipe in row}
         made = {name: row for name, row in found.items() if "refused" not in row}
-        shares = [row["bytes"] / records[name]["float32"]["bytes"] for name, row in made.items()]
+        whole = {name: records[name]["float32"] for name in made}
+        shares = [made[n]["bytes"] / whole[n]["bytes"] for n in made if "bytes" in whole[n]]
         for name in found.keys() - made.keys():
             reasons.setdefault((recipe, kind(found[name]["refused"])), []).append(name)
         integer = RECIPES[recipe].activations is not None
