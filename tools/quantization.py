@@ -5,8 +5,8 @@ python tools/quantization.py write             the table
 
 It goes on where it was stopped. Networks have ten classes, their smallest input and random weights:
 what is shown is what a recipe makes of the operators, and what it refuses, and not how good it is.
-BatchNorm is of crops of scikit-learn's two sample photos and noise, calibration of the crops. A crash of the converter
-is a refusal, and the rest goes on.
+BatchNorm is of crops of scikit-learn's two sample photos and of noise, calibration of the crops. A
+crash of the converter is a refusal, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def make(row: Entry) -> dict:
     record = {}
     with tempfile.TemporaryDirectory() as folder:
         model, shown = build(row.name, size=row.min_size, classes=10, seed=0), photos(small)
-        # So that signals neither grow nor vanish: of photos, and of the noise that float is checked on.
+        # So that no signal grows or vanishes: of photos, and of the noise that float is checked on.
         noise = np.random.default_rng(0).integers(0, 256, shown.shape, np.uint8)
         seen = np.concatenate([shown, noise])
         recalibrate(model, seen, np.arange(len(seen)))
