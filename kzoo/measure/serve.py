@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kzoo.errors import KzooError, MissingError, UsageError
 from kzoo.files import write_json
-from kzoo.measure.profile import Measured, Profile
+from kzoo.measure.record import Measured, Profile
 from kzoo.measure.target import Setting
 from kzoo.measure.targets.device import STATE
 from kzoo.measure.web_page import (
