@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import ctypes
 import gc
+import glob
 import hashlib
 import importlib
 import importlib.metadata
@@ -37,6 +38,7 @@ WARMUP_LIMIT_SECONDS = 10.0
 WARMUP_LIMIT_RUNS = 20_000
 STEADY_TOLERANCE = 0.02
 MEMORY_RUNS = 10
+POWER_SECONDS = 0.5
 
 
 def main() -> None:
@@ -83,6 +85,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-runs", type=int, default=100_000, help="stop timing, whatever")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of times")
     parser.add_argument("--seed", type=int, default=0, help="of the random input")
+    parser.add_argument(
+        "--supplies", default="/sys/class/power_supply", help="where batteries tell their current"
+    )
     parser.add_argument("--cpus", help="the cores to run on, such as 0,4-7")
     parser.add_argument("--delegate", choices=["xnnpack", "none", "edgetpu"])
     parser.add_argument(
@@ -157,7 +162,7 @@ def latency(interpreter_class: type, options: argparse.Namespace) -> dict:
     first_ms = milliseconds(start)
     limit = min(WARMUP_LIMIT_SECONDS, options.max_seconds)
     warmup_ns, window, steady = warm_up(interpreter.invoke, limit)
-    samples_ns, stopped_by = timed(interpreter.invoke, options)
+    samples_ns, stopped_by, power_w = timed(interpreter.invoke, options)
     delegate, share = delegated(interpreter, "".join(log))
     more = {}
     if options.delegate == "edgetpu":
@@ -174,6 +179,7 @@ def latency(interpreter_class: type, options: argparse.Namespace) -> dict:
         "steady": steady,
         "samples_ns": samples_ns,
         "stopped_by": stopped_by,
+        "power_w": power_w,
         "input": described,
         "inputs": details(interpreter.get_input_details()),
         "outputs": details(interpreter.get_output_details()),
@@ -291,21 +297,47 @@ def agree(before: float, after: float) -> bool:
 
 
 def timed(invoke: object, options: argparse.Namespace) -> tuple:
-    """Every timed run in nanoseconds, and why it stopped: minimum, max-seconds or max-runs."""
+    """Every timed run in nanoseconds; why it stopped: minimum, max-seconds or max-runs; the power.
+
+    The power is the mean of what was drawn after each half second of runs, in watts, read between
+    two of them; None without a sensor.
+    """
     clock = time.perf_counter_ns
-    samples, total = [], 0
+    samples, total, watts = [], 0, []
     while True:
         start = clock()
         invoke()
         elapsed = clock() - start
         samples.append(elapsed)
         total += elapsed
+        if total >= POWER_SECONDS * 1e9 * (len(watts) + 1):
+            watts.append(power(options.supplies))
         if len(samples) >= options.min_runs and total >= options.min_seconds * 1e9:
-            return samples, "minimum"
+            return samples, "minimum", mean(watts)
         if total >= options.max_seconds * 1e9:
-            return samples, "max-seconds"
+            return samples, "max-seconds", mean(watts)
         if len(samples) >= options.max_runs:
-            return samples, "max-runs"
+            return samples, "max-runs", mean(watts)
+
+
+def power(supplies: str) -> float | None:
+    """What the whole device draws now, in watts, from its battery's current and voltage."""
+    found = []
+    for folder in glob.glob(os.path.join(glob.escape(supplies), "*")):
+        try:
+            values = []
+            for name in ("current_now", "voltage_now"):  # in millionths
+                with open(os.path.join(folder, name)) as file:
+                    values.append(int(file.read()) / 1e6)
+            found.append(abs(values[0] * values[1]))
+        except (OSError, ValueError):
+            continue
+    return max(found) if found else None
+
+
+def mean(watts: list) -> float | None:
+    told = [each for each in watts if each is not None]
+    return sum(told) / len(told) if told else None
 
 
 def peak_memory(interpreter_class: type, options: argparse.Namespace) -> dict:

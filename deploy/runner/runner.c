@@ -10,6 +10,8 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <glob.h>
+#include <math.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -22,7 +24,8 @@
 #include <unistd.h>
 
 enum { WARMUP_LIMIT_RUNS = 20000, MEMORY_RUNS = 10, MOST_TENSORS = 64, MOST_OPERATORS = 8192 };
-static const double WARMUP_SECONDS = 0.3, WARMUP_LIMIT_SECONDS = 10, STEADY_TOLERANCE = 0.02;
+static const double WARMUP_SECONDS = 0.3, WARMUP_LIMIT_SECONDS = 10, STEADY_TOLERANCE = 0.02,
+                    POWER_SECONDS = 0.5;
 
 static int logged = -1, terminal = -1; /* while stderr is captured: the log, and where it was */
 
@@ -52,11 +55,12 @@ static void fail(int code, const char *format, ...) {
 /* ---- options ---------------------------------------------------------------------------------*/
 
 static struct {
-  const char *model, *library, *version, *delegate, *cpus, *ops, *inputs, *outputs;
+  const char *model, *library, *version, *delegate, *cpus, *ops, *inputs, *outputs, *supplies;
   long threads, min_runs, max_runs, seed;
   double min_seconds, max_seconds;
   bool memory;
-} options = {.library = "libLiteRt.so", .version = "unknown", .threads = 1, .min_runs = 100,
+} options = {.library = "libLiteRt.so", .version = "unknown",
+             .supplies = "/sys/class/power_supply", .threads = 1, .min_runs = 100,
              .max_runs = 100000, .min_seconds = 1, .max_seconds = 60};
 
 static double number(const char *name, const char *text, double least) {
@@ -80,6 +84,7 @@ static void parse(int count, char **words) {
     if (!strcmp(name, "--library")) options.library = value;
     else if (!strcmp(name, "--runtime-version")) options.version = value;
     else if (!strcmp(name, "--delegate")) options.delegate = value;
+    else if (!strcmp(name, "--supplies")) options.supplies = value;
     else if (!strcmp(name, "--cpus")) options.cpus = value;
     else if (!strcmp(name, "--ops")) options.ops = value;
     else if (!strcmp(name, "--inputs")) options.inputs = value;
@@ -455,20 +460,52 @@ static void warm_up(void) {
   free(runs);
 }
 
+/* What the whole device draws now, in watts, from its battery's current and voltage; -1 without. */
+static double power(void) {
+  char pattern[512];
+  double most = -1;
+  glob_t found;
+  snprintf(pattern, sizeof pattern, "%s/*", options.supplies);
+  if (glob(pattern, 0, NULL, &found)) return most;
+  for (size_t i = 0; i < found.gl_pathc; i++) {
+    static const char *const names[] = {"current_now", "voltage_now"};
+    double product = 1;
+    for (int n = 0; n < 2; n++) {
+      char path[640];
+      long value;
+      snprintf(path, sizeof path, "%s/%s", found.gl_pathv[i], names[n]);
+      FILE *file = fopen(path, "r");
+      product = file && fscanf(file, "%ld", &value) == 1 ? product * (double)value / 1e6 : NAN;
+      if (file) fclose(file);
+    }
+    if (fabs(product) > most) most = fabs(product); /* false of NAN */
+  }
+  globfree(&found);
+  return most;
+}
+
 static void time_runs(void) {
-  long room = 1024, count = 0;
+  long room = 1024, count = 0, asked = 0, told = 0;
+  double watts = 0;
   int64_t *samples = malloc((size_t)room * sizeof *samples), total = 0;
   const char *stopped = NULL;
   while (!stopped) {
     if (count == room) samples = realloc(samples, (size_t)(room *= 2) * sizeof *samples);
     samples[count] = timed_invoke();
     total += samples[count++];
+    if ((double)total >= POWER_SECONDS * 1e9 * (double)(asked + 1)) {
+      double now_w = power();
+      asked++;
+      if (now_w >= 0) { watts += now_w; told++; }
+    }
     if (count >= options.min_runs && (double)total >= options.min_seconds * 1e9) stopped = "minimum";
     else if ((double)total >= options.max_seconds * 1e9) stopped = "max-seconds";
     else if (count >= options.max_runs) stopped = "max-runs";
   }
   print_samples("samples_ns", samples, count);
   printf(", \"stopped_by\": \"%s\"", stopped);
+  if (told) printf(", \"power_w\": %.9g", watts / (double)told);
+  else printf(", \"power_w\": null");
   free(samples);
 }
 

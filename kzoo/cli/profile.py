@@ -232,6 +232,12 @@ def _one(record: dict) -> str:
                 f"{memory['baseline_bytes'] / 1e6:.1f} MB of it before the model",
             )
         )
+    energy = [run for run in record["runs"] if run["energy_mj"] is not None]
+    below += [
+        ("energy", f"{run['energy_mj']:.3g} mJ an inference by {run['threads']} threads, at "
+         f"{run['power_w']:.2f} W of the whole device")
+        for run in energy
+    ] or [("energy", "not measured: no battery that tells, or it is charged")]  # fmt: skip
     below += [("note", note) for note in record["notes"]]
     return f"{table(header, rows)}\n\n{pairs(below)}"
 

@@ -43,6 +43,10 @@ class Run:
         stopped_by: what ended the timed runs: "minimum", or the cap "max-seconds" or "max-runs".
         latency: the summary of the timed runs.
         samples_ms: every timed run, in order; empty where a runner tells their summary alone.
+        power_w: what the whole device drew meanwhile, its screen too, in watts: the mean of its
+            battery's current times voltage; None without such a sensor, within half a second, or
+            where the battery is charged, whose current is another.
+        energy_mj: of an inference, that power times the median, in millijoules.
         state_before: the device's governor, frequency, load and temperature.
         state_after: the same after the run.
     """
@@ -57,6 +61,8 @@ class Run:
     stopped_by: str
     latency: Latency
     samples_ms: list[float]
+    power_w: float | None
+    energy_mj: float | None
     state_before: dict
     state_after: dict
 
@@ -215,12 +221,17 @@ class Measured:
 
 def _run(answer: dict, number: int, before: dict, after: dict) -> Run:
     samples_ms = [nanoseconds / 1e6 for nanoseconds in answer["samples_ns"]]
+    summary = latency(samples_ms) if samples_ms else answer["latency"]
+    own = all((state["battery_status"] or "").lower() == "discharging" for state in (before, after))
+    power_w = answer.get("power_w") if own else None
     copied = ("threads", "import_ms", "init_ms", "first_ms", "warmup_runs", "steady", "stopped_by")
     return Run(
         **{name: answer[name] for name in copied},
         round=number,
-        latency=latency(samples_ms) if samples_ms else answer["latency"],
+        latency=summary,
         samples_ms=samples_ms,
+        power_w=power_w,
+        energy_mj=None if power_w is None else power_w * summary.p50_ms,
         state_before=before,
         state_after=after,
     )

@@ -16,7 +16,7 @@ from kzoo.measure.deploy import deploy_file
 from kzoo.measure.runtimes import BENCHMARK_MODEL, C_RUNTIME, RUNTIMES, choose_runtime
 from kzoo.measure.target import Setting, open_target
 from kzoo.measure.targets import device
-from kzoo.measure.targets.host import connect
+from kzoo.measure.targets.host import Local, connect
 
 QUICK = Setting(runtime="ai-edge-litert", min_runs=5, min_seconds=0)
 
@@ -281,3 +281,23 @@ def test_big_cores_are_the_fastest(host, monkeypatch):
     monkeypatch.setattr(device, "told", lambda _: {"core_mhz": speeds})
     assert host.cpus("big") == "4,5"
     assert host.cpus("little") == "0,1"
+
+
+@pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])
+def test_the_power_is_the_battery_s_while_it_runs(runtime, tiny, tmp_path, monkeypatch, host):
+    for name, current in (("battery", -1_500_000), ("usb", 100_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "current_now").write_text(f"{current}\n")
+        (tmp_path / name / "voltage_now").write_text("4000000\n")
+    (tmp_path / "mains").mkdir()
+    setting = dataclasses.replace(QUICK, runtime=runtime, min_seconds=0.6)
+    run = Local.run
+
+    def with_supplies(self, argv, **options):
+        supplies = ["--supplies", str(tmp_path)] if "--threads" in argv else []
+        return run(self, [*argv, *supplies], **options)
+
+    assert host.time_runs(tiny, setting)["power_w"] is None  # this machine has no battery
+    monkeypatch.setattr(Local, "run", with_supplies)
+    assert host.time_runs(tiny, setting)["power_w"] == pytest.approx(6.0)
+    assert host.time_runs(tiny, dataclasses.replace(setting, min_seconds=0))["power_w"] is None

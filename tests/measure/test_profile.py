@@ -345,3 +345,14 @@ def test_the_command_ends_with_the_code_of_the_first_failure(
 def test_a_wrong_target_says_what_is_meant(on, error, said, small):
     with pytest.raises(error, match=said):
         profile(small, on=on)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [("Discharging", 3.0), ("Charging", None), (None, None)]
+)
+def test_energy_is_told_of_a_battery_that_is_not_charged(status, expected, small, monkeypatch):
+    fake_target(monkeypatch, power_w=3.0)
+    state = dict.fromkeys(STATE) | {"battery_status": status}
+    monkeypatch.setattr(Device, "state", lambda _: state)
+    (run,) = profile(small).runs
+    assert (run.power_w, run.energy_mj) == (expected, expected)  # its median is 1 ms
