@@ -68,7 +68,7 @@ def test_the_record_has_what_the_host_s_has(lite_int8, browser):
     with open_target("host") as host:
         expected = host.time_runs(lite_int8, QUICK)
     answer = browser.time_runs(lite_int8, dataclasses.replace(QUICK, threads=2))
-    assert set(expected) - set(answer) <= {"python", "numpy", "warmup_ns"}
+    assert set(expected) - set(answer) <= {"python", "numpy", "warmup_ns", "power_w"}
     assert (answer["runner"], answer["runtime"]) == ("litert.js", "@litertjs/core")
     assert (answer["threads"], answer["delegate"]) == (2, "wasm")
     assert answer["model_bytes"] == lite_int8.stat().st_size
