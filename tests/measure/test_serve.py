@@ -23,7 +23,7 @@ import pytest
 
 import kzoo
 from kzoo.errors import BadInputError, MissingError, UsageError
-from kzoo.files import read_json
+from kzoo.files import read_json, sha256
 from kzoo.measure import web_server
 from kzoo.measure.deploy import deploy_file
 from kzoo.measure.litert_js import litert_js
