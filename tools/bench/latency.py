@@ -71,7 +71,7 @@ def beside(file: Path, options: argparse.Namespace) -> str:
             times[side].append(by_kzoo(file, runtime, options.runs))
     rows = medians(times)
     path = options.json and options.json.with_suffix(f".{file.stem}.json")
-    finish(file.stem, "ms", rows, TOOL, path)
+    finish(f"an inference of {file.stem}", "ms", rows, TOOL, path)
     ratio = rows["kzoo, C runner"]["median"] / rows[TOOL]["median"]
     return file.stem if abs(ratio - 1) > LIMIT else ""
 
