@@ -49,61 +49,20 @@ class Profiles:
         return dataclasses.asdict(self)
 
 
-def profile(
-    model: str | os.PathLike,
-    *,
-    on: str = "host",
-    threads: Sequence[int] = (1,),
-    runtime: str | None = None,
-    cpus: str | None = None,
-    delegate: str | None = None,
-    min_runs: int = 100,
-    min_seconds: float = 1.0,
-    rounds: int | None = None,
-    cool_down: float = 0.0,
-    ops: str | None = None,
-    progress: Progress = silent,
-) -> Profile:
-    """Measures latency at each thread count, and peak memory, each in a fresh process.
+def profile(model: str | os.PathLike, *, on: str = "host", **options: object) -> Profile:
+    """As `profile_all`, of one model on one target: its record, or the error.
 
     Args:
         model: a .tflite file.
         on: a target, see `kzoo.measure.target.TARGETS`.
-        threads: thread counts, each at least 1, measured in this order.
-        runtime: "ai-edge-litert", "tflite-runtime", "tensorflow", or "litert-c" for the C runner;
-            None takes what the target has.
-        cpus: the cores it may run on, such as "4-7"; "big" or "little" where there are two kinds.
-        delegate: "xnnpack", "none", "gpu", "nnapi", "edgetpu"; None: the runtime's default.
-        min_runs: timed runs per thread count, at least. 64 are needed for a p90.
-        min_seconds: summed time of the timed runs, at least. Timing stops at 60 s (or
-            ``min_seconds`` if longer) and at 100,000 runs, and the record says so.
-        rounds: how often all of it is measured; once, if not said.
-        cool_down: seconds to rest before each run but the first, at most: where the device tells
-            its temperature, until it is within 2 degrees of what it was.
-        ops: "delegate" or "node", to measure the time by operator too, see
-            `kzoo.measure.operators`. All of it runs by the C runner then, three times if
-            ``rounds`` does not say otherwise; operators by the first thread count.
-        progress: told after each process.
+        options: as for `kzoo.measure.profile.profile_all`.
 
     Raises:
         UsageError: an unknown target or runtime, a thread count or a minimum out of range.
         MissingError: no such file or device, or the runtime is not installed.
         BadInputError: not a .tflite file, or one that the runtime refuses or crashes on.
     """
-    (found,) = profile_all(
-        [model],
-        on=[on],
-        threads=threads,
-        runtime=runtime,
-        cpus=cpus,
-        delegate=delegate,
-        min_runs=min_runs,
-        min_seconds=min_seconds,
-        rounds=rounds,
-        cool_down=cool_down,
-        ops=ops,
-        progress=progress,
-    ).records
+    (found,) = profile_all([model], on=[on], **options).records
     return found
 
 
@@ -122,11 +81,35 @@ def profile_all(
     ops: str | None = None,
     progress: Progress = silent,
 ) -> Profiles:
-    """As `profile`, of several models on several targets; in turns on each: A B A B.
+    """Measures latency at each thread count, and peak memory, each in a fresh process.
 
-    ``rounds`` is 2 for several models unless it is said. Raises as `profile` for what is wrong
-    before anything is measured. Then a model that a target refuses, or a target that is not there,
-    is a `Failure` and the others go on; of one model on one target it is raised.
+    Several models take turns on each target: A B A B. What is wrong before anything is measured is
+    raised. Then a model that a target refuses, or a target that is not there, is a `Failure` and
+    the others go on; of one model on one target it is raised.
+
+    Args:
+        models: .tflite files.
+        on: targets, see `kzoo.measure.target.TARGETS`.
+        threads: thread counts, each at least 1, measured in this order.
+        runtime: "ai-edge-litert", "tflite-runtime", "tensorflow", "litert-c" for the C runner, or
+            "benchmark_model" for Google's; None takes what the target has.
+        cpus: the cores it may run on, such as "4-7"; "big" or "little" where there are two kinds.
+        delegate: "xnnpack", "none", "gpu", "nnapi", "edgetpu"; None: the runtime's default.
+        min_runs: timed runs per thread count, at least. 64 are needed for a p90.
+        min_seconds: summed time of the timed runs, at least. Timing stops at 60 s (or
+            ``min_seconds`` if longer) and at 100,000 runs, and the record says so.
+        rounds: how often all of it is measured; if not said once, twice of several models.
+        cool_down: seconds to rest before each run but the first, at most: where the device tells
+            its temperature, until it is within 2 degrees of what it was.
+        ops: "delegate" or "node", to measure the time by operator too, see
+            `kzoo.measure.operators`. All of it runs by the C runner then, three times if
+            ``rounds`` does not say otherwise; operators by the first thread count.
+        progress: told after each process.
+
+    Raises:
+        UsageError: an unknown target or runtime, a thread count or a minimum out of range.
+        MissingError: no such file or device, or the runtime is not installed.
+        BadInputError: not a .tflite file, or one that the runtime refuses or crashes on.
     """
     rounds = rounds or (3 if ops else 2 if len(models) > 1 else 1)
     runtime = _runtime_of(ops, runtime, delegate)
