@@ -9,6 +9,7 @@ Android's own emulator does, by ``ro.kernel.qemu``.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import queue
 import re
@@ -190,6 +191,7 @@ class Connection(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         self.streams: dict[int, Stream] = {}
+        self.numbers = itertools.count(1)
         self.sending = threading.Lock()
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.server.connections.add(self.request)
@@ -232,7 +234,7 @@ class Connection(socketserver.BaseRequestHandler):
             banner = f"device::{banner}features={self.server.features}"
             self.send(b"CNXN", VERSION, MOST, banner.encode())
         elif command == b"OPEN":
-            mine = max(self.streams, default=0) + 1
+            mine = next(self.numbers)  # never one of before, whose end may still be on its way
             self.streams[mine] = stream = Stream(self, mine, first)
             service = data.rstrip(b"\0").decode()
             threading.Thread(target=stream.serve, args=[service], daemon=True).start()

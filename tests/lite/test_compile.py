@@ -193,12 +193,13 @@ def test_a_damaged_output_is_not_kept(stand_in, lite_int8, tmp_path):
 def test_a_compiler_that_hangs_is_stopped_with_its_children(
     stand_in, lite_int8, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("kzoo.lite.compile.SPARE_SECONDS", 1)
+    # Long enough for the stand-in to start on a machine that has other work.
+    monkeypatch.setattr("kzoo.lite.compile.SPARE_SECONDS", 5)
     stand_in(hang=True)
     started = time.monotonic()
-    with pytest.raises(BadInputError, match="no answer in 2 s"):
+    with pytest.raises(BadInputError, match="no answer in 6 s"):
         compile(lite_int8, output=tmp_path / "out.tflite", timeout=1)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 30
     assert json.loads((tmp_path / "seen").read_text())[1:3] == ["-t", "1"]
     state = Path(f"/proc/{(tmp_path / 'child').read_text()}/stat")
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import kzoo
 from kzoo.errors import KzooError, MissingError, UsageError
 from kzoo.learn.phase import SCRATCH, TRANSFER, Phase
+from kzoo.measure.profile import profile_all
 from kzoo.runs import chain, schema
 from kzoo.runs import config as configs
 from kzoo.runs.config import load_config
@@ -69,8 +70,8 @@ OF_TUNING = {"model", "data", "phases", "seed", "output", "training"}
         ),
         (
             schema.ProfileConfig,
-            kzoo.profile,
-            {"model", "on", "cpus", "delegate", "rounds", "cool_down", "ops"},
+            profile_all,
+            {"models", "on", "cpus", "delegate", "rounds", "cool_down", "ops"},
         ),
     ],
 )
