@@ -186,6 +186,15 @@ def test_a_full_phone(phone, open_phone, float_file):
     assert [name for name in left(phone) if "/" in name] == []
 
 
+def test_inputs_of_a_data_set_do_not_pile_up(phone, float_file):
+    pieces = [np.full((1, 64, 64, 3), value, np.float32).tobytes() for value in (1, 2, 1)]
+    with open_target("adb") as device:
+        answers = [device.outputs(float_file, raw, QUICK)["outputs"] for raw in pieces]
+        files = [each for each in (phone.root / KZOO).rglob("*") if each.is_file()]
+        assert not [each for each in files if each.stat().st_size == len(pieces[0])]
+    assert answers[0] == answers[2] != answers[1]
+
+
 def test_outputs_on_a_full_phone(phone, float_file):
     """The program's own writes fail, by the kernel's device for that."""
     with open_target("adb") as device:

@@ -169,6 +169,10 @@ class Phone:
             self._there[digest] = f"{self._folder}/{digest}"
         return self._there[digest]
 
+    def remove(self, path: str) -> None:
+        self._there.pop(path.rpartition("/")[2], None)
+        self._shell(f"rm -f {path}")
+
     def put_together(self, files: dict[str, Path]) -> str:
         """Stays for the next time, under the hash of all names and contents."""
         digests = {name: sha256(file) for name, file in files.items()}

@@ -68,6 +68,9 @@ class Transport(Protocol):
     def put(self, file: Path) -> str:
         """The path there of a file with this content, copied if it is not there by its hash."""
 
+    def remove(self, path: str) -> None:
+        """Removes what `put` copied to this path; a file of this machine stays."""
+
     def put_together(self, files: dict[str, Path]) -> str:
         """A folder there that has these files by these names, and all may be run."""
 
@@ -178,8 +181,10 @@ class Device:
         with tempfile.NamedTemporaryFile(suffix=".in") as file:
             file.write(inputs)
             file.flush()
-            options = ["--inputs", self.transport.put(Path(file.name)), "--outputs", there]
+            sent = self.transport.put(Path(file.name))
+            options = ["--inputs", sent, "--outputs", there]
             record = self._run(model, setting, options, setting.max_seconds + STARTUP_SECONDS)
+        self.transport.remove(sent)  # a data set comes in many pieces, a device has little space
         return record | {"outputs": self.transport.get(there)}
 
     def close(self) -> None:

@@ -60,6 +60,9 @@ class Local:
         """It is there already."""
         return str(Path(file).resolve())
 
+    def remove(self, path: str) -> None:
+        """It is a file of this machine."""
+
     def put_together(self, files: dict[str, Path]) -> str:
         """Links in a folder of their own."""
         folder = Path(tempfile.mkdtemp(dir=self._folder.name))

@@ -173,6 +173,12 @@ class Machine:
         name = f"file{suffix}" if re.fullmatch(r"\.\w+", suffix, re.A) else "file"
         return f"{self.put_together({name: Path(file)})}/{name}"
 
+    def remove(self, path: str) -> None:
+        """As `kzoo.measure.targets.device.Transport.remove`."""
+        folder = path.rpartition("/")[0]
+        self._copied.discard(folder.rpartition("/")[2])
+        self.run(["rm", "-rf", folder], timeout=60)
+
     def put_together(self, files: dict[str, Path]) -> str:
         """As `kzoo.measure.targets.device.Transport.put_together`; verified by the hashes."""
         hashes = {name: sha256(file) for name, file in sorted(files.items())}
