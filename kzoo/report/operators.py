@@ -26,7 +26,7 @@ FAMILIES = {
 """What kinds of operators are drawn in one colour; the rest moves or converts values."""
 MOVING, UNMAPPED = "moving, converting", "of the delegate alone"
 TIMED_US = 10.0
-"""A shorter operator's rate is no peak: the clock's step is too large a part of its time."""
+"""A shorter layer's rate is no peak: the clock's step is too large a part of its time."""
 BYTES = ("weight_bytes", "read_bytes", "written_bytes")
 
 
@@ -96,12 +96,16 @@ def by_kind(operators: Sequence[Mapping]) -> list[dict]:
     return sorted(found, key=lambda row: -row["us"])
 
 
-def peaks(operators: Sequence[Mapping]) -> dict:
-    """The best rates that operators of 10 us or more reach: ``macs`` and ``bytes`` per second."""
-    timed = [each for each in operators if each["us"] >= TIMED_US and each["node"] is not None]
+def peaks(layers: Sequence[Mapping]) -> dict:
+    """The best rates that layers of 10 us or more reach: ``macs`` and ``bytes`` per second.
+
+    Args:
+        layers: rows of `by_layer`.
+    """
+    timed = [each for each in layers if each["us"] >= TIMED_US]
     return {
-        "macs": max((1e6 * (each["macs"] or 0) / each["us"] for each in timed), default=0.0),
-        "bytes": max((1e6 * moved(each) / each["us"] for each in timed), default=0.0),
+        rate: max((1e6 * each[rate] / each["us"] for each in timed), default=0.0)
+        for rate in ("macs", "bytes")
     }
 
 

@@ -392,11 +392,11 @@ def _by_operator(found: Mapping, row: Mapping) -> dict:
                 ),
             }
         )  # fmt: skip
-    peak = ops.peaks(found["operators"])
+    peak = ops.peaks(layers)
     dots = [
         {"layer": each["layer"], "kind": ", ".join(each["kinds"]), "us": each["us"],
          "macs": each["macs"], "bytes": each["bytes"], "colour": each["colour"],
-         "number": each["number"]}
+         "number": each["number"], "brief": each["us"] < ops.TIMED_US}
         for each in shown
     ]  # fmt: skip
     kinds = [

@@ -40,8 +40,8 @@ def roofline(operators: Sequence[Mapping], peak: Mapping) -> str:
     """MACs a second over MACs per byte, a dot for each layer, its area its time.
 
     Args:
-        operators: ``layer``, ``kind``, ``colour`` (a class), ``us``, ``macs`` and ``bytes``, and
-            ``number`` or None.
+        operators: ``layer``, ``kind``, ``colour`` (a class), ``us``, ``macs`` and ``bytes``,
+            ``number`` or None, and ``brief``: the roofs are without it, so it is drawn hollow.
         peak: of `kzoo.report.operators.peaks`.
     """
     dots = [each for each in operators if each["macs"] and each["bytes"] and each["us"]]
@@ -77,8 +77,9 @@ def roofline(operators: Sequence[Mapping], peak: Mapping) -> str:
             f"{each['layer']}: {each['kind']}\n{each['us']:.1f} us, {scaled(each['macs'])} MACs, "
             f"{scaled(each['bytes'])}B\n{scaled(1e6 * each['macs'] / each['us'])}MACs/s"
         )
+        hollow, opacity = (f" {each['colour']}-line", 0) if each["brief"] else ("", 0.62)
         parts.append(
-            f'<g>{tooltip(told)}<circle class="{each["colour"]}" fill-opacity=".62" '
+            f'<g>{tooltip(told)}<circle class="{each["colour"]}{hollow}" fill-opacity="{opacity}" '
             f'cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius:.1f}"/></g>'
         )
         if each["number"]:

@@ -213,9 +213,21 @@ def test_kinds_add_up_to_all():
     assert [(row["kind"], row["count"]) for row in rows] == [("CONV_2D", 2), ("ADD", 1)]
 
 
-def test_a_peak_is_of_operators_that_are_long_enough_to_be_timed():
-    found = [operator(0, 100.0), operator(1, 1.0)]
+def test_a_peak_is_of_layers_that_are_long_enough_to_be_timed():
+    found = ops.by_layer([operator(0, 100.0), operator(1, 1.0)])
     assert ops.peaks(found) == {"macs": 1e9, "bytes": 85e6}
+
+
+def test_what_lies_above_the_roofs_is_hollow(tmp_path):
+    """A layer of two short operators is longer than the clock's step, and so is under its roof."""
+    short = [operator(1, 6.0), operator(1, 6.0)]
+    text = page(tmp_path, record(operators=of(operator(0, 40.0), *short, operator(2, 1.0))))
+    dots = re.findall(r'<circle class="([^"]*)" fill-opacity="([^"]*)" cx="\S+" cy="(\S+)"', text)
+    roof = float(re.search(r'class="roof" d="M\S+ \S+ L\S+ (\S+) H', text)[1])
+    above = {opacity: float(y) < roof - 0.1 for _, opacity, y in dots}
+    assert above == {"0.62": False, "0": True}
+    assert [opacity for _, opacity, _ in dots] == ["0.62", "0.62", "0"]
+    assert dots[2][0].endswith("-line")
 
 
 def test_layers_of_one_file_alone_have_no_pair():
