@@ -36,14 +36,24 @@ def command(models, as_json, **options) -> None:
         click.echo("\n".join(each for each in (code, url, "Ctrl-C ends it") if each), err=True)
 
     def told(news) -> None:
-        click.echo(news if isinstance(news, str) else "  ".join(_row(news.to_dict())), err=True)
+        click.echo(news if isinstance(news, str) else _line(news.to_dict()), err=True)
 
     found = serve(models, opened=opened, told=told, **options).to_dict()
     rows = [_row(record) for record in found["records"]]
     header = ("model", "device", "cores", "runs on", "threads", "p50 ms", "p90 ms", "runs")
     notes = [f"note  {note}" for each in found["records"] for note in each["notes"]]
-    shown = "\n".join([table(header, rows), *dict.fromkeys(notes)]) if rows else "no results"
+    kept = [f"kept  {len(found['files'])} in {options['output']}"] if found["files"] else []
+    parts = [table(header, rows), *dict.fromkeys(notes), *kept]
+    shown = "\n".join(parts) if rows else "no results"
     show(found, shown, as_json)
+
+
+def _line(record: dict) -> str:
+    model, device, cores, runs_on, threads, p50, p90, runs = _row(record)
+    return (
+        f"{model}: p50 {p50} ms, p90 {p90} ms, {runs} runs on {runs_on}, threads {threads}; "
+        f"{device}, cores {cores}"
+    )
 
 
 def _row(record: dict) -> tuple[str, ...]:

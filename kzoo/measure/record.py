@@ -16,7 +16,7 @@ from kzoo.measure.statistics import STEADY_TOLERANCE, Latency, latency, median
 from kzoo.measure.target import Setting, Target
 
 METHOD = (
-    "a fresh process per thread count and round; after a warm-up, each {call} is timed alone, "
+    "a fresh {place} per thread count and round; after a warm-up, each {call} is timed alone, "
     "without pre- and post-processing, on one input set before: {input}"
 )
 MEMORY = "; memory from a process of its own"
@@ -199,7 +199,10 @@ class Measured:
             model_sha256=self.digest,
             model_bytes=first["model_bytes"],
             target=target.name,
-            method=METHOD.format(input=first["input"], call=first["call"]) + MEMORY * bool(memory),
+            method=METHOD.format(
+                place=first.get("place", "process"), input=first["input"], call=first["call"]
+            )
+            + MEMORY * bool(memory),
             kind=target.kind,
             runner=first["runner"],
             runtime=first["runtime"],

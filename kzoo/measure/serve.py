@@ -90,8 +90,8 @@ def serve(
         told: told each record as it comes, or in a line what went wrong in a browser.
 
     Raises:
-        UsageError: no model, a number out of range, or the port is taken.
-        MissingError: a file, LiteRT.js or the network is missing.
+        UsageError: no model, a number out of range, the port is taken, or the output is a file.
+        MissingError: a file, LiteRT.js or the network is missing, or the output cannot be written.
         BadInputError: a file is no .tflite, or has an input or output that LiteRT.js does not take.
     """
     given = [models] if isinstance(models, (str, os.PathLike)) else [*models]
@@ -101,9 +101,9 @@ def serve(
         raise UsageError(f"min_runs is at least 1 and min_seconds 0; not {min_runs}, {min_seconds}")
     if results is not None and results < 0:
         raise UsageError(f"results is 0 or more, not {results}")
-    if output is not None and Path(output).exists() and not Path(output).is_dir():
-        raise UsageError(f"the output {str(output)!r} is a file; a folder is expected")
     pages = [shown(model) for model in given]
+    if output is not None:
+        _folder(output)
     most = MOST_RESULTS if results is None else results
     setting = Setting(min_runs=min_runs, min_seconds=min_seconds)
     came, records, files = threading.Condition(), [], []
@@ -116,7 +116,7 @@ def serve(
             try:
                 made = _profile(str(given[found.model]), pages[found.model], found)
                 if output is not None:
-                    files.append(str(_write(Path(output), made)))
+                    files.append(str(_write(_folder(output), made)))
             except KzooError as error:
                 told(str(error))
                 raise Refused(500, "see the terminal") from error
@@ -169,15 +169,26 @@ def _profile(name: str, page: Shown, found: Timed) -> Profile:
     return measured.record(target, None)
 
 
+def _folder(output: str | os.PathLike) -> Path:
+    """Made if it is not there: before a device measures, and for each record, as it may be gone."""
+    try:
+        (folder := Path(output)).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            f"the output {str(output)!r} is a file, or in one; give another"
+        ) from error
+    except OSError as error:
+        raise MissingError(f"the folder {str(output)!r} cannot be made: {error}") from error
+    if not os.access(folder, os.W_OK):
+        raise MissingError(f"no permission to write in {str(output)!r}; give another folder")
+    return folder
+
+
 def _write(folder: Path, made: Profile) -> Path:
     """A name of the model and the device, with the first number that is free."""
     told = made.device
     words = f"{Path(made.model).stem} {told['model'] or told['system']} {told['processor']}"
     stem = re.sub(r"[^a-z0-9_]+", "-", words.lower()).strip("-")[:100]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MissingError(f"the folder {str(folder)!r} cannot be made: {error}") from error
     number = 1
     while (path := folder / f"{stem}-{number}.json").exists():
         number += 1

@@ -238,6 +238,7 @@ def record(model: Shown, found: Opened) -> dict:
         "runtime": RUNTIME,
         "runtime_version": litert_js()[0],
         "threads": found.threads,
+        "place": "page",
         "call": CALLS[found.accelerator],
         "input": "; ".join(
             "zeros, int32" if each.dtype == "int32" else f"random pixels, seed 0, {each.dtype} "
