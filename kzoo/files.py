@@ -78,6 +78,28 @@ def disk_errors(path: str | os.PathLike) -> Iterator[None]:
         raise
 
 
+def output_folder(path: str | os.PathLike) -> Path:
+    """Returns ``path`` as a Path, a folder that may be written to; made if it is not there.
+
+    Raises:
+        UsageError: it is a file, or would be in one.
+        MissingError: it cannot be made, or not be written to.
+    """
+    path = Path(path)
+    try:
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            f"the output {str(path)!r} is a file, or in one; a folder is expected"
+        ) from error
+    except OSError as error:
+        raise MissingError(f"the folder {str(path)!r} cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise MissingError(f"no permission to write in {str(path)!r}; give another folder")
+    return path
+
+
 def _existing_parent(path: Path) -> Path:
     while not path.exists():
         path = path.parent

@@ -19,6 +19,7 @@ from kzoo.files import (
     existing,
     gzip_size,
     new_output,
+    output_folder,
     read_json,
     sha256,
     write_bytes,
@@ -93,6 +94,17 @@ def test_an_output_needs_a_folder_to_stand_in(tmp_path):
     with pytest.raises(MissingError, match="make it first"):
         new_output(tmp_path / "absent" / "model.keras")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_s_folder_is_made_and_no_file_is_one(tmp_path):
+    assert output_folder(tmp_path / "a" / "b").is_dir()
+    assert output_folder(tmp_path / "a").is_dir()  # it may be there
+    (file := tmp_path / "file").write_text("")
+    for path in (file, file / "results"):
+        with pytest.raises(UsageError, match="is a file, or in one; a folder is expected"):
+            output_folder(path)
+    with pytest.raises(MissingError, match="cannot be made"):
+        output_folder("/proc/none/results")
 
 
 def test_existing_names_what_was_looked_for(tmp_path):

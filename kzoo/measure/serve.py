@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kzoo.errors import KzooError, MissingError, UsageError
-from kzoo.files import write_json
+from kzoo.errors import KzooError, UsageError
+from kzoo.files import output_folder, write_json
 from kzoo.measure.record import Measured, Profile
 from kzoo.measure.target import Setting
 from kzoo.measure.targets.device import STATE
@@ -103,7 +103,7 @@ def serve(
         raise UsageError(f"results is 0 or more, not {results}")
     pages = [shown(model) for model in given]
     if output is not None:
-        _folder(output)
+        output_folder(output)
     most = MOST_RESULTS if results is None else results
     setting = Setting(min_runs=min_runs, min_seconds=min_seconds)
     came, records, files = threading.Condition(), [], []
@@ -116,7 +116,7 @@ def serve(
             try:
                 made = _profile(str(given[found.model]), pages[found.model], found)
                 if output is not None:
-                    files.append(str(_write(_folder(output), made)))
+                    files.append(str(_write(output_folder(output), made)))
             except KzooError as error:
                 told(str(error))
                 raise Refused(500, "see the terminal") from error
@@ -167,21 +167,6 @@ def _profile(name: str, page: Shown, found: Timed) -> Profile:
     measured = Measured(name, page.path, page.about["sha256"])
     measured.run(target, Setting(threads=found.threads), 0)
     return measured.record(target, None)
-
-
-def _folder(output: str | os.PathLike) -> Path:
-    """Made if it is not there: before a device measures, and for each record, as it may be gone."""
-    try:
-        (folder := Path(output)).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(
-            f"the output {str(output)!r} is a file, or in one; give another"
-        ) from error
-    except OSError as error:
-        raise MissingError(f"the folder {str(output)!r} cannot be made: {error}") from error
-    if not os.access(folder, os.W_OK):
-        raise MissingError(f"no permission to write in {str(output)!r}; give another folder")
-    return folder
 
 
 def _write(folder: Path, made: Profile) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from kzoo.errors import BadInputError, KzooError
-from kzoo.files import disk_errors, read_json, sha256, write_json
+from kzoo.files import output_folder, read_json, sha256, write_json
 from kzoo.lite.tflite_file import tflite_file
 from kzoo.measure.profile import profile_all
 from kzoo.measure.target import TARGETS
@@ -120,14 +120,13 @@ def fleet(config: str | os.PathLike, *, progress: Progress = silent) -> Fleet:
 
     Raises:
         MissingError: the config or a model does not exist, or the output cannot be written.
-        UsageError: the config is wrong.
+        UsageError: the config is wrong, or the output is a file.
         BadInputError: a model is no .tflite.
         A device that fails raises nothing; it stands in ``failures``.
     """
     given = valid(FleetConfig, read_values(config, {}, "fleet file"), str(config), _fields)
     digests = {model: sha256(tflite_file(model)) for model in given.models}
-    with disk_errors(given.output):
-        Path(given.output).mkdir(parents=True, exist_ok=True)
+    output_folder(given.output)
     todo = {
         each.name: [
             model for model, digest in digests.items() if not _kept(given, each, model, digest)

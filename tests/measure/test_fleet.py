@@ -172,6 +172,7 @@ def test_an_interrupt_ends_the_devices_that_wait(rack, monkeypatch):
         ({"targets": [{"name": "x", "on": "adb"}]}, "name the serial number too"),
         ({"targets": [{**HOST, "threads": []}]}, "threads: .*at least 1 item"),
         ({"targets": [{**HOST, "threads": [0]}]}, "threads.*greater than 0"),
+        ({"output": __file__}, "is a file, or in one; a folder is expected"),
         ({"models": ["a/m.tflite", "b/m.tflite"]}, "two models of the file name 'm'"),
     ],
 )
