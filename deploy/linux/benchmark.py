@@ -213,7 +213,7 @@ def load_edgetpu(load_delegate: object, options: argparse.Namespace) -> object:
     except OSError as error:
         fail(
             3,
-            f"the Edge TPU's library {EDGETPU} cannot be loaded here ({error}); "
+            f"the Edge TPU's library {EDGETPU} cannot be loaded ({error}); "
             "https://coral.ai/docs/accelerator/get-started/ tells how to install it "
             "(on Debian: apt-get install libedgetpu1-std)",
         )

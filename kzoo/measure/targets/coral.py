@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import re
 from pathlib import Path
 
@@ -21,24 +22,22 @@ FIRST_LONGER = 3.0
 def connect(where: str = "") -> Coral:
     """An Edge TPU; ``where`` is which one, and behind what: "", "usb", "pci:1", "ssh:USER@HOST".
 
-    Both together are "usb:0+ssh:USER@HOST". Of several sticks, ":1" is the second.
+    "host:PYTHON" is by the runtime of another environment here. Both together are
+    "usb:0+ssh:USER@HOST". Of several sticks, ":1" is the second.
 
     Raises:
         UsageError: ``where`` is none of these.
         MissingError: as `kzoo.measure.targets.ssh.connect`.
     """
-    found = re.fullmatch(r"((?:usb|pci)?(?::\d+)?)(?:(?:^|\+)ssh:(.+))?", where)
+    found = re.fullmatch(r"((?:usb|pci)?(?::\d+)?)(?:(?:^|\+)(ssh|host):(.+))?", where)
     if not found:
         raise UsageError(
             "an Edge TPU is coral, coral:usb, coral:pci, coral::1 (the second), or one of these "
-            f"and +ssh:USER@HOST; not coral:{where}"
+            f"and +ssh:USER@HOST or +host:PYTHON; not coral:{where}"
         )
-    device, machine = found.groups()
-    if machine:
-        from kzoo.measure.targets.ssh import connect as connect_to
-    else:
-        from kzoo.measure.targets.host import connect as connect_to
-    return Coral(connect_to(machine or ""), device)
+    device, over, machine = found.groups()
+    behind = importlib.import_module(f"kzoo.measure.targets.{over or 'host'}")
+    return Coral(behind.connect(machine or ""), device)
 
 
 class Coral(Device):
