@@ -116,7 +116,9 @@ static void pin(const char *list) {
     if (*end && *end != ',') fail(2, "--cpus is a list such as 0,4-7, not %s", list);
     at = *end ? end + 1 : end;
   }
-  if (sched_setaffinity(0, sizeof set, &set)) fail(2, "--cpus %s: %s", list, strerror(errno));
+  if (sched_setaffinity(0, sizeof set, &set))
+    fail(2, "--cpus %s: %s; a list of this machine's cores is meant, such as 0,4-7", list,
+         strerror(errno));
 }
 
 /* ---- the machine -----------------------------------------------------------------------------*/

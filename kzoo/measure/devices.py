@@ -91,7 +91,7 @@ def _asked(name: str) -> Found:
                 runtimes=runtimes,
             )
     except KzooError as error:
-        return Found(name, usable=False, trouble=str(error))
+        return Found(name, usable=False, trouble=str(error).removeprefix(f"{name} is "))
 
 
 def _runtimes(name: str, abi: str) -> list[str]:

@@ -339,13 +339,13 @@ def test_what_changed_on_the_phone_is_noted(phone, float_file, monkeypatch):
 
 
 def test_devices_lists_usable_and_unusable_ones(phones):
-    settings = ({}, {"abi": "armeabi-v7a"}, {"authorized": False})
+    settings = ({}, {"abi": "armeabi-v7a"}, {"authorized": False}, {"features": "cmd"})
     names = [f"adb:{phones(**each).serial}" for each in settings]
     record = kzoo.devices().to_dict()
     assert json.loads(json.dumps(record)) == record
     assert record["devices"][0]["target"] == "host"
     found = {each["target"]: each for each in record["devices"]}
-    host, phone, old, locked = (found[name] for name in ("host", *names))
+    host, phone, old, locked, ancient = (found[name] for name in ("host", *names))
     assert host["usable"]
     assert "litert-c" in host["runtimes"]
     assert (phone["usable"], phone["kind"], phone["runtimes"]) == (True, "emulated", ["litert-c"])
@@ -355,6 +355,7 @@ def test_devices_lists_usable_and_unusable_ones(phones):
     assert old["trouble"].endswith("this device is armeabi-v7a")
     assert (locked["usable"], locked["machine"]) == (False, None)
     assert locked["trouble"].startswith("unauthorized: unlock it")
+    assert ancient["trouble"].startswith("too old: it has no shell_v2")
     said = CliRunner().invoke(cli, ["devices"]).stdout
     assert "1 x 1800, 1 x 2800 MHz" in said or host["machine"]["cores"] != 2
     assert "tap Allow" in said
