@@ -252,7 +252,7 @@ def test_a_full_disk_is_not_the_models_fault(runtime, small, host, monkeypatch):
 
 @pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])
 def test_cores_that_are_not_there_are_wrong_use(runtime, tiny, host):
-    with pytest.raises(UsageError, match="--cpus .*machine's cores is meant, such as 0,4-7"):
+    with pytest.raises(UsageError, match=r"--cpus .*machine's cores is meant, such as 0,4-7"):
         host.time_runs(tiny, dataclasses.replace(QUICK, runtime=runtime, cpus=f"901,{9**30}"))
 
 
