@@ -29,7 +29,8 @@ from kzoo.lite.recipes import IO, MIXED, RANGES, RECIPES, WITH_IO
 @click.option(
     "--calibrate",
     shell_complete=complete_data,
-    help="Images to calibrate on (see `kzoo data`), where activations become whole numbers.",
+    help="Images to calibrate on (see `kzoo data`), where activations become whole numbers; and to "
+    "correct biases on.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(), help="The .tflite file to write.")
 @click.option(
@@ -71,7 +72,6 @@ from kzoo.lite.recipes import IO, MIXED, RANGES, RECIPES, WITH_IO
 @click.option(
     "--adaround", is_flag=True, help="Before: learn which way each weight is rounded; minutes."
 )
-@click.option("--correct-bias", is_flag=True, help="Before: correct biases for what rounding adds.")
 @click.option("--io", type=click.Choice(IO), help="Dtype of the pixels.  [default: uint8]")
 @head_option
 @normalize_option
@@ -89,7 +89,7 @@ def command(model, output, force, as_json, **options) -> None:
     Examples:
       kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite
       kzoo quantize net.keras --recipe dynamic -o net_dynamic.tflite
-      kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite --adaround --correct-bias
+      kzoo quantize net.keras --calibrate photos/ -o net_int8.tflite --adaround
       kzoo quantize net.keras --calibrate photos/ -o net_small.tflite --budget-drop 0.5
       kzoo quantize float.tflite --calibrate photos/ -o int8.tflite --normalize 127.5/127.5
     """

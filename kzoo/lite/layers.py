@@ -7,7 +7,6 @@ kept. Needs TensorFlow and ai-edge-litert.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from kzoo.lite import flatbuffer
 from kzoo.lite.alone import compared, kernels_of, one_at_a_time
 from kzoo.lite.interpret import ENCODINGS
 from kzoo.lite.source import source
-from kzoo.lite.tensors import Runner
+from kzoo.lite.tensors import Runner, paired
 from kzoo.lite.translate import feeding
 from kzoo.progress import Progress, silent
 
@@ -25,8 +24,6 @@ KEPT = 4096
 """Values of a tensor that are drawn from each image for its quantiles."""
 UNEXPLAINED = 0.15
 """A logarithm: ends that are so far from those of all variants tell nothing of the images."""
-ASIDE = ("QUANTIZE", "DEQUANTIZE", "CAST")
-"""Operators that stand in one of the files only."""
 VARIANTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "as they are": lambda pixels: pixels,
     "in BGR order": lambda pixels: pixels[..., ::-1],
@@ -66,7 +63,7 @@ def measure(
         raise BadInputError(f"{file} takes {io}; {', '.join(ENCODINGS)} are expected")
     data, normalization, cast, _ = source(model, normalize).in_float("int8", io, "probabilities")
     feed = feeding(normalization, cast)
-    pairs = _pairs(data, rounded)
+    pairs = paired(data, rounded)
     if not pairs:
         raise BadInputError(f"no operator of {file} is one of {model}: it was not made of it")
     exact = Runner(data, feed)
@@ -89,35 +86,6 @@ def measure(
         **compared(float_logits, int_logits),
         "calibration": _calibration(exact, ranges, every, feed, progress),
     }
-
-
-def _pairs(data: bytes, rounded: bytes) -> list[tuple[int, int]]:
-    """Operators of the float file and those of the int8 one that are the same, by their numbers.
-
-    By names where the file has kzoo's; else by their order, types and shapes.
-    """
-    described = []
-    for each in (data, rounded):
-        model = flatbuffer.parse(each)
-        graph = model.subgraphs[0]
-        rows = []
-        for number, op in enumerate(graph.operators):
-            tensor = graph.tensors[op.outputs[0]]
-            kind = flatbuffer.operator(model, op)
-            if kind not in ASIDE:
-                rows.append((number, (kind, tuple(tensor.shape)), tensor.name))
-        described.append(rows)
-    first, second = described
-    by_name = {name: number for number, _, name in second}
-    pairs = [(number, by_name[name]) for number, _, name in first if name in by_name]
-    if len(pairs) >= 0.7 * len(first):
-        return pairs
-    matcher = SequenceMatcher(None, [r[1] for r in first], [r[1] for r in second], autojunk=False)
-    return [
-        (first[block.a + i][0], second[block.b + i][0])
-        for block in matcher.get_matching_blocks()
-        for i in range(block.size)
-    ]
 
 
 def _statistics(exact, integer, pairs, images, progress) -> dict[int, dict]:

@@ -47,7 +47,6 @@ def quantize(
     exclude: Sequence[str] = (),
     equalize: bool = False,
     adaround: bool = False,
-    correct_bias: bool = False,
     io: str | None = None,
     head: str = "probabilities",
     normalize: Sequence[Sequence[float]] | None = None,
@@ -70,7 +69,9 @@ def quantize(
             its file, or a float ``.tflite`` of one image to one vector.
         output: the ``.tflite`` file.
         calibrate: images to calibrate on, as many of each class as can be, of their training split
-            only. Not needed where activations stay floating-point.
+            only. Not needed where activations stay floating-point. Where they are given, biases
+            are corrected for what rounding the kernels adds, see `kzoo.lite.bias_correction`, but
+            of a network that was trained with the rounding.
         recipe: a name of `kzoo.lite.recipes.RECIPES`, or "mixed": int8 but for the layers that
             lose most, see `kzoo.lite.trials.mixed`.
         budget_drop: in place of a recipe, the percentage points of accuracy that the smallest file
@@ -80,10 +81,9 @@ def quantize(
         ranges: how they are chosen, see `kzoo.lite.calibration.calibrated`.
         exclude: prefixes of the layers that stay float32.
         equalize: before it, scale channels so that kernels have equal ranges.
-        adaround: then learn which way each weight is rounded.
-        correct_bias: then correct biases for what rounding adds. These three give another network
-            that computes much the same; the file is compared with ``model`` still. See
-            `kzoo.compress.equalize`, ``adaround`` and ``correct_bias`` there.
+        adaround: then learn which way each weight is rounded. Both give another network that
+            computes much the same; the file is compared with ``model`` still. See
+            `kzoo.compress.equalize` and ``adaround`` there.
         io: dtype of the pixels that go in: "uint8", by default, "int8" (pixel - 128) or "float32".
             Where activations are 8-bit numbers, what comes out has it too (probabilities as
             uint8 have the scale 1/256).
@@ -112,12 +112,12 @@ def quantize(
         return _tried(
             model, output, recipe, budget_drop, cost,
             calibrate=calibrate, samples=samples, ranges=ranges, exclude=exclude,
-            equalize=equalize, adaround=adaround, correct_bias=correct_bias, io=io, head=head,
+            equalize=equalize, adaround=adaround, io=io, head=head,
             normalize=normalize, seed=seed, force=force, data_options=data_options,
             progress=progress,
         )  # fmt: skip
     output = check_arguments(output, head, force)
-    asked = {"equalize": equalize, "adaround": adaround, "correct_bias": correct_bias}
+    asked = {"equalize": equalize, "adaround": adaround}
     changes = [name for name, wanted in asked.items() if wanted]
     static = RECIPES[recipe].activations is not None
     if calibrate is None and (static or changes):
@@ -137,7 +137,7 @@ def quantize(
                 f"is; leave out {', '.join(changes)}, or quantize the file that kzoo qat was given"
             )
         images = None
-        if static or changes:
+        if calibrate is not None:
             data = images_for(
                 path, model, calibrate, data_options, progress, normalize, labelled=False
             )
@@ -154,7 +154,7 @@ def quantize(
             )
             options["normalize"] = None  # it is a layer of what was prepared
             return write_lite(
-                ready, output, recipe, io, head, images if static else None, progress,
+                ready, output, recipe, io, head, images, progress,
                 against=(path, normalize), told=told, **options,
             )  # fmt: skip
 
@@ -169,7 +169,7 @@ def _tried(model, output, recipe, budget_drop, cost, **options) -> Conversion:
         raise UsageError(
             "a budget takes uint8 or float32 pixels, as all recipes do; io int8 was given"
         )
-    changes = [name for name in ("equalize", "adaround", "correct_bias") if options[name]]
+    changes = [name for name in ("equalize", "adaround") if options[name]]
     if recipe == MIXED and changes:
         raise UsageError(
             f"mixed looks for where the network itself loses; leave out {', '.join(changes)}"
@@ -202,7 +202,6 @@ def _prepare(
 ) -> dict:
     """Writes the network that is exported in place of another, and tells what was done."""
     from kzoo.compress.adaround import adaround
-    from kzoo.compress.correct_bias import correct_bias
     from kzoo.compress.equalize import equalize, held_channels
     from kzoo.lite.source import normalizing
 
@@ -210,12 +209,8 @@ def _prepare(
     if asked["equalize"]:
         told["equalize"] = {"held by": dict(Counter(held_channels(model).values()))}
         model = equalize(model)
-    whole = model
     if asked["adaround"]:
         told["adaround"] = {"images": len(images)}
         model = adaround(model, images, seed=seed, progress=progress)
-    if asked["correct_bias"]:
-        told["correct_bias"] = {"images": len(images)}
-        model = correct_bias(model, images, against=whole, progress=progress)
     save_model(model, ready, notes=read_notes(path))
     return told

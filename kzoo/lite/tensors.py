@@ -6,6 +6,7 @@ With all tensors kept, XNNPACK stands aside and no operator writes over what ano
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -16,6 +17,8 @@ from kzoo.lite import flatbuffer
 
 ENDS = {"int8": (-128, 127), "uint8": (0, 255)}
 """The least and the largest whole number."""
+ASIDE = ("QUANTIZE", "DEQUANTIZE", "CAST")
+"""Operators that stand in one of two files only."""
 
 
 class Runner:
@@ -81,14 +84,51 @@ class Runner:
 
 
 def kernel(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
-    """A float32 or int8 kernel's values in real numbers, float64; None of another one."""
-    data = model.buffers[tensor.buffer].data
-    dtype = {"float32": np.float32, "int8": np.int8}.get(flatbuffer.DTYPES[tensor.type])
-    if data is None or dtype is None:
+    """A float, int8 or int4 kernel's values in real numbers, float64; None of another one."""
+    data, dtype = model.buffers[tensor.buffer].data, flatbuffer.DTYPES[tensor.type]
+    if data is None or dtype not in ("float32", "float16", "int8", "int4"):
         return None
-    values = np.frombuffer(bytes(data), dtype).reshape(tensor.shape).astype(np.float64)
-    if dtype == np.float32:
+    values = np.frombuffer(bytes(data), "int8" if dtype == "int4" else dtype)
+    if dtype == "int4":  # two in a byte, the lower one first; a last one may be none
+        values = np.stack([values << 4 >> 4, values >> 4], -1).ravel()[: np.prod(tensor.shape)]
+    values = values.reshape(tensor.shape).astype(np.float64)
+    if dtype.startswith("float"):
         return values
     steps, axis = np.asarray(tensor.quantization.scale), tensor.quantization.quantizedDimension
     shape = [-1 if i == axis else 1 for i in range(values.ndim)]
     return values * (steps.reshape(shape) if len(steps) > 1 else steps)
+
+
+def paired(data: bytes, rounded: bytes) -> list[tuple[int, int]]:
+    """Operators of a float file and those of a quantized one that are the same, by their numbers.
+
+    By names where the file has kzoo's; else by their order, types and shapes.
+    """
+    described = []
+    for each in (data, rounded):
+        model = flatbuffer.parse(each)
+        graph = model.subgraphs[0]
+        rows = []
+        for number, op in enumerate(graph.operators):
+            tensor = graph.tensors[op.outputs[0]]
+            kind = flatbuffer.operator(model, op)
+            if kind not in ASIDE:
+                rows.append((number, (kind, tuple(tensor.shape)), tensor.name))
+        described.append(rows)
+    first, second = described
+    by_name = {name: number for number, _, name in second}
+    pairs = [(number, by_name[name]) for number, _, name in first if name in by_name]
+    if len(pairs) < 0.7 * len(first):
+        pairs = []
+    # What is quantized behind it has another name, such as the last one.
+    done = [{pair[side] for pair in pairs} for side in (0, 1)]
+    first, second = (
+        [row for row in rows if row[0] not in of] for rows, of in zip(described, done, strict=True)
+    )
+    matcher = SequenceMatcher(None, [r[1] for r in first], [r[1] for r in second], autojunk=False)
+    pairs += [
+        (first[block.a + i][0], second[block.b + i][0])
+        for block in matcher.get_matching_blocks()
+        for i in range(block.size)
+    ]
+    return sorted(pairs)

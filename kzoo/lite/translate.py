@@ -17,6 +17,7 @@ from kzoo.compress.ranges import ranged_values
 from kzoo.errors import BadInputError
 from kzoo.lite import pixels, recipes
 from kzoo.lite.apart import Apart, apart, run_apart
+from kzoo.lite.bias_correction import IMAGES, corrected
 from kzoo.lite.calibration import calibrated
 from kzoo.lite.flatbuffer import APART, filled, finish, graph_input, named, operator, parse
 from kzoo.lite.metadata import with_metadata
@@ -54,7 +55,7 @@ def translate(
         io: dtype of the image input; where activations are whole numbers, also of the output.
         head: "probabilities" or "logits".
         notes: to store, see `kzoo.network.model_file.read_notes`.
-        work: a folder. Where images are needed it holds ``calibration.npy``, uint8 (n, h, w, c).
+        work: a folder. With ``calibration.npy``, uint8 (n, h, w, c), where images were given.
             ``images.npy``, uint8, ``given.npy``, what the network is given of them, and
             ``expected.npy``, the model's outputs, are written there.
         ranges, samples: see `kzoo.lite.calibration.calibrated`.
@@ -72,12 +73,12 @@ def translate(
             "wrote, which has its ranges"
         )
     made_of = source(model, normalize, rounded=learned_ranges, sparse=sparse)
-    images = np.load(f"{work}/calibration.npy") if bits else None
+    calibration = Path(work, "calibration.npy")
+    images = np.load(calibration) if calibration.exists() else None
     started = time.perf_counter()
     data, normalization, cast, kernels = made_of.in_float(recipe, io, head)
-    found, told = {}, {}
+    found, told, feed = {}, {}, feeding(normalization, cast)
     if bits:
-        feed = feeding(normalization, cast)
         found, told = calibrated(data, images, feed, ranges, samples, progress)
         if bits == 8 and io != "float32":
             # One step of the quantized input is one pixel value, whatever pixels were seen.
@@ -87,7 +88,10 @@ def translate(
             found |= learned(data, feed(image), *ranged_values(made_of.net, image, notes["ranges"]))
             told = {"ranges": "learned", "images": 0}
     if recipe:
-        data = recipes.applied(data, recipe, found, io, exclude)
+        exact, data = data, recipes.applied(data, recipe, found, io, exclude)
+        if images is not None and not learned_ranges:
+            data = corrected(data, exact, images, feed, progress)
+            told["biases"] = min(IMAGES, len(images))
     if learned_ranges and notes["whole"]:
         whole = {name: np.array(made_of.net.get_layer(name).kernel) for name in notes["whole"]}
         data = in_one_step(data, whole)

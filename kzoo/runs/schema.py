@@ -178,11 +178,10 @@ class QuantizeConfig(_Section):
     exclude: list[str] = []
     equalize: bool = False
     adaround: bool = False
-    correct_bias: bool = False
     io: Literal["uint8", "int8", "float32"] | None = None
 
 
-CHANGES = ("equalize", "adaround", "correct_bias")
+CHANGES = ("equalize", "adaround")
 """The fields of `QuantizeConfig` that make another network of the one that is exported."""
 
 

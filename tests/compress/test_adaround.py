@@ -1,4 +1,4 @@
-"""Learned rounding is no worse than the nearest; bias correction leaves no mean error."""
+"""Learned rounding is no worse than the nearest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from keras import layers
 from kzoo.compress.activations import computed, walk
 from kzoo.compress.adaround import adaround
 from kzoo.compress.apart import apart, linear_calls
-from kzoo.compress.correct_bias import correct_bias
 from kzoo.compress.grid import on_grid, rounded, scales
 from kzoo.compress.patches import places
 
@@ -118,42 +117,6 @@ def test_what_is_baked_and_what_is_zero_stays(network, images):
         kernel, now = (node.operation.get_weights()[0] for node in (before, after))
         np.testing.assert_allclose(now, kernel, rtol=1e-6)
         assert np.array_equal(now == 0, kernel == 0)
-
-
-@pytest.mark.parametrize("bits", [3, 8])
-def test_bias_correction_leaves_no_mean_error(network, images, bits):
-    before = network.get_weights()
-    wanted = layer_outputs(apart(network), images)
-    corrected = correct_bias(network, images, bits=bits)
-    errors = []
-    for model in (baked(network, bits), baked(corrected, bits)):
-        found = layer_outputs(model, images)
-        errors.append(
-            np.concatenate(
-                [
-                    np.abs((found[name] - wanted[name]).reshape(-1, found[name].shape[-1]).mean(0))
-                    / wanted[name].std()
-                    for name in wanted
-                ]
-            )
-        )
-    plain, rest = errors
-    assert rest.max() < 1e-5 < plain.max()
-    assert all(map(np.array_equal, before, network.get_weights()))
-    for one, other in zip(linear_calls(apart(network)), linear_calls(corrected), strict=True):
-        assert np.array_equal(*(n.operation.get_weights()[0] for n in (one, other)))
-
-
-def test_biases_of_kernels_that_are_rounded_already_are_corrected_too(network, images, learned):
-    wanted = layer_outputs(apart(network), images)
-    corrected = correct_bias(learned, images, against=network, bits=4)
-    means = [
-        [np.abs((found[name] - wanted[name]).mean((0, 1, 2))).max() for name in ("stem", "sep")]
-        for found in (layer_outputs(model, images) for model in (learned, corrected))
-    ]
-    assert all(after < 1e-4 < before for before, after in zip(*means, strict=True))
-    for one, other in zip(linear_calls(learned), linear_calls(corrected), strict=True):
-        assert np.array_equal(*(n.operation.get_weights()[0] for n in (one, other)))
 
 
 def test_baked_kernels_are_exported_bit_by_bit(network, images, tmp_path):

@@ -347,7 +347,7 @@ def test_what_cannot_be_trained_is_told_before(tiny, few_digits):
         kzoo.qat(Own(), few_digits)
 
 
-@pytest.mark.parametrize("option", ["equalize", "adaround", "correct_bias"])
+@pytest.mark.parametrize("option", ["equalize", "adaround"])
 def test_a_trained_rounding_is_exported_as_it_is(option, aware, few_digits, tmp_path):
     with pytest.raises(UsageError, match=f"leave out {option}, or quantize the file that kzoo qat"):
         kzoo.quantize(aware()[1], tmp_path / "a.tflite", calibrate=few_digits, **{option: True})

@@ -246,7 +246,7 @@ def test_large_kernels_that_go_around_the_converter_arrive(
     dice = np.random.default_rng(0)
     images = dice.integers(0, 256, (16, *size), np.uint8) if kind == "all" else digits.images[:16]
     np.save(tmp_path / "calibration.npy", images)
-    given = {"recipe": recipe, "io": "uint8", "head": "probabilities", "frame": frame}
+    given = {"recipe": recipe, "io": "uint8", "head": "logits", "frame": frame}
     files, around = [], []
     find = translate.apart
     monkeypatch.setattr(translate, "apart", lambda net: around.append(find(net)) or around[-1])
@@ -259,8 +259,9 @@ def test_large_kernels_that_go_around_the_converter_arrive(
     assert [len(each) for each in around] == [0, {"all": 7, "trained": 4}[kind]]
     images = np.load(tmp_path / "images.npy")
     plain, filled = (infer(file.read_bytes(), images, 1)[0] for file in files)
-    np.testing.assert_allclose(plain, filled, atol=1e-5 if recipe is None else 2 / 256)
     contents = [inspect(file) for file in files]
+    close = {None: 1e-5, "dynamic": 0.01}.get(recipe, 4 / 256)  # of all that the file can tell
+    np.testing.assert_allclose(plain, filled, atol=close * np.ptp(plain))
     assert contents[0].operators == contents[1].operators
     assert contents[1].metadata.get("labels", 0) == contents[0].metadata.get("labels", 0)
 

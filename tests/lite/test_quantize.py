@@ -84,14 +84,14 @@ def test_a_wrong_argument_is_the_user_s_error(wrong, trained, digits, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("asked", [("equalize",), ("adaround", "equalize", "correct_bias")])
+@pytest.mark.parametrize("asked", [("equalize",), ("adaround", "equalize")])
 def test_what_was_done_before_is_told_and_it_is_compared_with_the_model_given(
     asked, trained, digits, tmp_path
 ):
     done = quantize(
         trained, tmp_path / "m.tflite", calibrate=digits, samples=40, **dict.fromkeys(asked, True)
     )
-    assert [*done.prepared] == sorted(asked, key=["equalize", "adaround", "correct_bias"].index)
+    assert [*done.prepared] == sorted(asked, key=["equalize", "adaround"].index)
     assert done.agreement >= 0.95
     found = check(tmp_path / "m.tflite", against=trained, data=digits)
     assert found.agreement >= 0.98

@@ -229,11 +229,10 @@ def test_what_is_done_before_is_done_to_the_network_that_takes_pixels(tmp_path, 
     x = keras.layers.Conv2D(8, 3, 2, "same", activation="relu", name="first")(image)
     net = keras.Model(image, keras.layers.Dense(10, name="last")(keras.layers.Flatten()(x)))
     normalize = ([127.5], [127.5])
-    for change in ("equalize", "correct_bias"):
-        path = tmp_path / f"{change}.tflite"
-        done = quantize(net, path, calibrate=photos, normalize=normalize, **{change: True})
-        assert done.max_logit_error < 0.5
-        assert check(path, against=net, data=photos, normalize=normalize).mean_logit_error < 0.05
+    path = tmp_path / "m.tflite"
+    done = quantize(net, path, calibrate=photos, normalize=normalize, equalize=True)
+    assert done.max_logit_error < 0.5
+    assert check(path, against=net, data=photos, normalize=normalize).mean_logit_error < 0.05
 
 
 def test_what_tells_what_it_takes_is_not_told_otherwise(lite_float, tmp_path):
