@@ -1,9 +1,13 @@
-"""Makes every architecture in every recipe; writes the table in docs/quantization.md.
+"""Makes every architecture in every recipe; writes the tables in docs/quantization.md.
 
-python tools/quantization.py make [NAME ...]   docs/quantization.json, some hours for all
-python tools/quantization.py write             the table
+python tools/quantization.py make [NAME ...]            docs/quantization.json, hours for all
+python tools/quantization.py trained DATA NET.keras ... docs/quantization_trained.json, minutes each
+python tools/quantization.py write                      the tables
 
-It goes on where it was stopped. Networks have ten classes, their smallest input and random weights:
+What is trained are networks of several seeds, whose recipes are compared on validation images; what
+was published of others stands beside them, from docs/published_quantization.csv.
+
+`make` goes on where it was stopped. Networks have ten classes, their smallest input and random weights:
 what is shown is what a recipe makes of the operators, and what it refuses, and not how good it is.
 BatchNorm is of crops of scikit-learn's two sample photos and of noise, calibration of the crops. A
 crash of the converter is a refusal, and the rest goes on.
@@ -12,6 +16,7 @@ crash of the converter is a refusal, and the rest goes on.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import statistics
@@ -35,6 +40,8 @@ from kzoo.registry import Entry, entry, list_models
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs" / "quantization.json"
+TRAINED = ROOT / "docs" / "quantization_trained.json"
+PUBLISHED = ROOT / "docs" / "published_quantization.csv"
 PAGE = ROOT / "docs" / "quantization.md"
 BEGIN, END = "<!-- written by tools/quantization.py -->", "<!-- end -->"
 
@@ -43,24 +50,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=["make", "write"])
+    parser.add_argument("action", choices=["make", "trained", "write"])
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
     if options.action == "write":
         write()
         return
+    if options.action == "trained":
+        data, *files = options.names
+        for file in files:
+            print(file, flush=True)
+            kept(TRAINED, {file: trained(file, data)})
+        return
     for name in sorted(options.names or list_models(), key=lambda n: entry(n).macs):
         if options.names or name not in read():
             print(name, flush=True)
-            made = make(entry(name))
-            records = read() | {name: made}
-            with atomic(RECORDS) as temporary:
-                rows = [f"{json.dumps(n)}: {json.dumps(records[n])}" for n in sorted(records)]
-                temporary.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+            kept(RECORDS, {name: make(entry(name))})
 
 
-def read() -> dict:
-    return json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+def read(file: Path = RECORDS) -> dict:
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def kept(file: Path, made: dict) -> None:
+    records = read(file) | made
+    with atomic(file) as temporary:
+        rows = [f"{json.dumps(n)}: {json.dumps(records[n])}" for n in sorted(records)]
+        temporary.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+
+
+def trained(file: str, data: str) -> dict:
+    """Of a trained network and each recipe: what `kzoo check` tells on its validation images."""
+    from kzoo.environment import environment
+    from kzoo.lite.check import check
+    from kzoo.lite.quantize import quantize
+
+    options = {"data_options": {"bad": "skip"}}
+    record = {"environment": environment(), "recipes": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for recipe in RECIPES:
+            made = Path(folder, f"{recipe}.tflite")
+            done = quantize(file, made, calibrate=data, recipe=recipe, **options)
+            found = check(made, against=file, data=data, **options)
+            record |= {"model": done.contents.notes["model"], "data": Path(data).name}
+            record |= {"images": found.keras.count, "float": found.keras.accuracy}
+            record["recipes"][recipe] = {
+                "accuracy": found.lite.accuracy,
+                "agreement": found.agreement,
+                "bytes": done.contents.bytes,
+                "float_islands": len(done.contents.float_islands),
+            }
+    return record
 
 
 def make(row: Entry) -> dict:
@@ -100,7 +140,55 @@ def make(row: Entry) -> dict:
 
 
 def write() -> None:
-    """Puts the table between its marks."""
+    """Puts the tables between their marks."""
+    text = [*accuracies(), *architectures()]
+    page = PAGE.read_text()
+    start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
+    with atomic(PAGE) as temporary:
+        temporary.write_text(page[:start] + "\n" + "\n\n".join(text) + "\n" + page[end:])
+
+
+def accuracies() -> list[str]:
+    """Points that each recipe loses, of our networks and of those that were published."""
+    records = read(TRAINED)
+    if not records:
+        sys.exit(
+            "docs/quantization_trained.json has no records yet: ... trained DATA NET.keras ..."
+        )
+    groups: dict[tuple, list[dict]] = {}
+    for record in records.values():
+        groups.setdefault((record["model"], record["data"], record["images"]), []).append(record)
+    rows = []
+    for (model, data, images), found in sorted(groups.items()):
+        float_ = 100 * statistics.mean(record["float"] for record in found)
+        cells = [f"{model}, {images} images of {data}, {len(found)} seeds", f"{float_:.1f} %"]
+        for recipe in RECIPES:
+            made = [record["recipes"][recipe] for record in found]
+            lost = 100 * statistics.mean(row["accuracy"] for row in made) - float_
+            agreement = statistics.mean(row["agreement"] for row in made)
+            cells.append(f"{lost:+.1f} ({100 * agreement:.1f} %)")
+        rows.append(cells)
+    sources = []
+    with open(PUBLISHED) as lines:
+        for row in csv.DictReader(lines):
+            lost = [
+                f"{float(row[recipe]) - float(row['float']):+.1f}" if row.get(recipe) else ""
+                for recipe in RECIPES
+            ]
+            if row["source"] not in sources:
+                sources.append(row["source"])
+            name = f"*{row['network']}, ImageNet* [{sources.index(row['source']) + 1}]"
+            rows.append([name, f"{float(row['float']):.1f} %", *lost])
+    return [
+        "Points of accuracy that a recipe loses, and in brackets the share of images that keep "
+        "their class. In italics what others published of their files.",
+        markdown(["network", "float", *(f"`{recipe}`" for recipe in RECIPES)], rows),
+        " ".join(f"[{number}] {source}." for number, source in enumerate(sources, 1)),
+    ]
+
+
+def architectures() -> list[str]:
+    """What becomes of every architecture, with random weights."""
     records = {name: row for name, row in read().items() if name in list_models()}
     if not records:
         sys.exit("docs/quantization.json has no records yet: python tools/quantization.py make")
@@ -138,10 +226,7 @@ def write() -> None:
                 for (recipe, reason), names in sorted(reasons.items())
             )
         )
-    page = PAGE.read_text()
-    start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
-    with atomic(PAGE) as temporary:
-        temporary.write_text(page[:start] + "\n" + "\n\n".join(text) + "\n" + page[end:])
+    return text
 
 
 def kind(reason: str) -> str:
