@@ -7,9 +7,9 @@ python tools/quantization.py write                      the tables
 What is trained are networks of several seeds, whose recipes are compared on validation images; what
 was published of others stands beside them, from docs/published_quantization.csv.
 
-`make` goes on where it was stopped. Networks have ten classes, their smallest input and random weights:
-what is shown is what a recipe makes of the operators, and what it refuses, and not how good it is.
-BatchNorm is of crops of scikit-learn's two sample photos and of noise, calibration of the crops. A
+`make` goes on where it was stopped. Networks have ten classes, their smallest input and random
+weights: what is shown is what a recipe makes of the operators, and what it refuses, and not how
+good it is. BatchNorm is of crops of scikit-learn's two sample photos and of noise, calibration of the crops. A
 crash of the converter is a refusal, and the rest goes on.
 """
 
@@ -28,11 +28,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from results import markdown
+from results import conditions, markdown
 from zoo import photos, tame
 
 from kzoo.errors import KzooError
-from kzoo.files import atomic
+from kzoo.files import atomic, sha256
 from kzoo.learn.batch_norm import recalibrate
 from kzoo.lite.recipes import RECIPES
 from kzoo.progress import silent
@@ -60,7 +60,7 @@ def main() -> None:
         data, *files = options.names
         for file in files:
             print(file, flush=True)
-            kept(TRAINED, {file: trained(file, data)})
+            kept(TRAINED, {sha256(file): trained(file, data)})
         return
     for name in sorted(options.names or list_models(), key=lambda n: entry(n).macs):
         if options.names or name not in read():
@@ -86,7 +86,7 @@ def trained(file: str, data: str) -> dict:
     from kzoo.lite.quantize import quantize
 
     options = {"data_options": {"bad": "skip"}}
-    record = {"environment": environment(), "recipes": {}}
+    record = {"conditions": conditions(environment()), "recipes": {}}
     with tempfile.TemporaryDirectory() as folder:
         for recipe in RECIPES:
             made = Path(folder, f"{recipe}.tflite")
@@ -152,9 +152,7 @@ def accuracies() -> list[str]:
     """Points that each recipe loses, of our networks and of those that were published."""
     records = read(TRAINED)
     if not records:
-        sys.exit(
-            "docs/quantization_trained.json has no records yet: ... trained DATA NET.keras ..."
-        )
+        sys.exit(f"{TRAINED.name} has no records yet: trained DATA NET.keras ..., see --help")
     groups: dict[tuple, list[dict]] = {}
     for record in records.values():
         groups.setdefault((record["model"], record["data"], record["images"]), []).append(record)
@@ -184,6 +182,7 @@ def accuracies() -> list[str]:
         "their class. In italics what others published of their files.",
         markdown(["network", "float", *(f"`{recipe}`" for recipe in RECIPES)], rows),
         " ".join(f"[{number}] {source}." for number, source in enumerate(sources, 1)),
+        " ".join({record["conditions"]: None for record in records.values()}),
     ]
 
 
