@@ -9,8 +9,8 @@ was published of others stands beside them, from docs/published_quantization.csv
 
 `make` goes on where it was stopped. Networks have ten classes, their smallest input and random
 weights: what is shown is what a recipe makes of the operators, and what it refuses, and not how
-good it is. BatchNorm is of crops of scikit-learn's two sample photos and of noise, calibration of the crops. A
-crash of the converter is a refusal, and the rest goes on.
+good it is. BatchNorm is of crops of scikit-learn's two sample photos and of noise, calibration of
+the crops. A crash of the converter is a refusal, and the rest goes on.
 """
 
 from __future__ import annotations
