@@ -34,7 +34,6 @@ RUNTIMES = {
 }
 EDGETPU = "libedgetpu.1.dylib" if sys.platform == "darwin" else "libedgetpu.so.1"
 WARMUP_SECONDS = 0.3  # at least; two windows of a 0.1 ms model pass before the clock has risen
-WARMUP_LIMIT_SECONDS = 10.0
 WARMUP_LIMIT_RUNS = 20_000
 STEADY_TOLERANCE = 0.02
 MEMORY_RUNS = 10
@@ -45,7 +44,7 @@ def main() -> None:
     options = parse()
     if not os.path.isfile(options.model):
         fail(3, f"model file {options.model!r} does not exist")
-    if options.cpus:
+    if options.cpus is not None:
         pin(options.cpus)
     import numpy  # before the clock starts: import_ms is the runtime's own
 
@@ -79,6 +78,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("model", metavar="MODEL", help="a .tflite file")
     parser.add_argument("--runtime", choices=list(RUNTIMES), default="ai-edge-litert")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--warm-up", type=float, default=10.0, help="seconds of warm-up, at most; 0 is none"
+    )
     parser.add_argument("--min-runs", type=int, default=100, help="timed runs, at least")
     parser.add_argument("--min-seconds", type=float, default=1.0, help="timed seconds, at least")
     parser.add_argument("--max-seconds", type=float, default=60.0, help="stop timing, whatever")
@@ -106,6 +108,8 @@ def parse() -> argparse.Namespace:
         parser.error("--inputs and --outputs go together")
     if options.threads < 1:
         parser.error(f"--threads is at least 1, not {options.threads}")
+    if not 0 <= options.warm_up < float("inf"):
+        parser.error(f"--warm-up is 0 or more seconds, not {options.warm_up}")
     return options
 
 
@@ -117,15 +121,23 @@ def fail(code: int, message: str) -> None:
 
 
 def pin(cpus: str) -> None:
-    """Keeps this process, and the threads it starts, on these cores: "0,4-7", as taskset has it."""
+    """Keeps this process, and the threads it starts, on these cores: "0,4-7", as taskset has it.
+
+    The kernel leaves out the cores of a list that are not there; here they are an error.
+    """
+    meant = "a list of this machine's cores is meant, such as 0,4-7"
+    chosen = set()
+    for part in cpus.split(","):
+        found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            fail(2, f"--cpus {cpus}: {meant}")
+        chosen |= set(range(int(found[1]), int(found[2] or found[1]) + 1))
     try:
-        chosen = set()
-        for part in cpus.split(","):
-            first, _, last = part.partition("-")
-            chosen |= set(range(int(first), int(last or first) + 1))
         os.sched_setaffinity(0, chosen)
-    except (ValueError, OverflowError, OSError) as error:
-        fail(2, f"--cpus {cpus}: {error}; a list of this machine's cores is meant, such as 0,4-7")
+    except OSError as error:  # none of them is there
+        fail(2, f"--cpus {cpus}: {error.strerror}; {meant}")
+    if missing := chosen - os.sched_getaffinity(0):
+        fail(2, f"--cpus {cpus}: core {min(missing)} is not to be had; {meant}")
 
 
 def load_runtime(name: str) -> tuple:
@@ -160,8 +172,7 @@ def latency(interpreter_class: type, options: argparse.Namespace) -> dict:
     start = time.perf_counter_ns()
     interpreter.invoke()
     first_ms = milliseconds(start)
-    limit = min(WARMUP_LIMIT_SECONDS, options.max_seconds)
-    warmup_ns, window, steady = warm_up(interpreter.invoke, limit)
+    warmup_ns, window, steady = warm_up(interpreter.invoke, options.warm_up)
     samples_ns, stopped_by, power_w = timed(interpreter.invoke, options)
     delegate, share = delegated(interpreter, "".join(log))
     more = {}
@@ -274,7 +285,8 @@ def warm_up(invoke: object, limit_seconds: float) -> tuple:
     """Runs until the medians of two consecutive windows differ by less than 2 %.
 
     Returns every warm-up run in nanoseconds, the window's length in runs, and whether it got steady
-    before ``limit_seconds`` or WARMUP_LIMIT_RUNS. A window is 20 runs, or 5 of a model over 50 ms.
+    before ``limit_seconds`` or WARMUP_LIMIT_RUNS; None where the limit is 0, so that nobody looked.
+    A window is 20 runs, or 5 of a model over 50 ms.
     """
     runs, spent, window, medians = [], 0, 20, []
     while spent < limit_seconds * 1e9 and len(runs) < WARMUP_LIMIT_RUNS:
@@ -289,7 +301,7 @@ def warm_up(invoke: object, limit_seconds: float) -> tuple:
             close = len(medians) > 1 and agree(medians[-2], medians[-1])
             if close and spent >= WARMUP_SECONDS * 1e9:
                 return runs, window, True
-    return runs, window, False
+    return runs, window, False if limit_seconds else None
 
 
 def agree(before: float, after: float) -> bool:

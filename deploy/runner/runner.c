@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 enum { WARMUP_LIMIT_RUNS = 20000, MEMORY_RUNS = 10, MOST_TENSORS = 64, MOST_OPERATORS = 8192 };
-static const double WARMUP_SECONDS = 0.3, WARMUP_LIMIT_SECONDS = 10, STEADY_TOLERANCE = 0.02,
+static const double WARMUP_SECONDS = 0.3, STEADY_TOLERANCE = 0.02,
                     POWER_SECONDS = 0.5;
 
 static int logged = -1, terminal = -1; /* while stderr is captured: the log, and where it was */
@@ -57,11 +57,11 @@ static void fail(int code, const char *format, ...) {
 static struct {
   const char *model, *library, *version, *delegate, *cpus, *ops, *inputs, *outputs, *supplies;
   long threads, min_runs, max_runs, seed;
-  double min_seconds, max_seconds;
+  double warm_up, min_seconds, max_seconds;
   bool memory;
 } options = {.library = "libLiteRt.so", .version = "unknown",
              .supplies = "/sys/class/power_supply", .threads = 1, .min_runs = 100,
-             .max_runs = 100000, .min_seconds = 1, .max_seconds = 60};
+             .max_runs = 100000, .warm_up = 10, .min_seconds = 1, .max_seconds = 60};
 
 static double number(const char *name, const char *text, double least) {
   char *end;
@@ -93,6 +93,7 @@ static void parse(int count, char **words) {
     else if (!strcmp(name, "--seed")) options.seed = (long)number(name, value, 0);
     else if (!strcmp(name, "--min-runs")) options.min_runs = (long)number(name, value, 1);
     else if (!strcmp(name, "--max-runs")) options.max_runs = (long)number(name, value, 1);
+    else if (!strcmp(name, "--warm-up")) options.warm_up = number(name, value, 0);
     else if (!strcmp(name, "--min-seconds")) options.min_seconds = number(name, value, 0);
     else if (!strcmp(name, "--max-seconds")) options.max_seconds = number(name, value, 0);
     else fail(2, "unknown option %s", name);
@@ -103,22 +104,31 @@ static void parse(int count, char **words) {
     fail(2, "--ops is delegate or node, not %s", options.ops);
 }
 
-/* "0,4-7", as taskset has it. */
+/* A number of a list of cores, moving on behind it; -1 where there is none. */
+static long core(const char **at) {
+  if (**at < '0' || **at > '9') return -1;
+  return strtol(*at, (char **)at, 10);
+}
+
+/* "0,4-7", as taskset has it. The kernel leaves out what is not there; here it is an error. */
 static void pin(const char *list) {
-  cpu_set_t set;
+  const char *meant = "a list of this machine's cores is meant, such as 0,4-7", *at = list;
+  cpu_set_t set, had;
   CPU_ZERO(&set);
-  for (const char *at = list; *at;) {
-    char *end;
-    long first = strtol(at, &end, 10), last = first;
-    if (end == at) fail(2, "--cpus is a list such as 0,4-7, not %s", list);
-    if (*end == '-') { at = end + 1; last = strtol(at, &end, 10); }
-    for (long cpu = first; cpu <= last && cpu < CPU_SETSIZE; cpu++) CPU_SET(cpu, &set);
-    if (*end && *end != ',') fail(2, "--cpus is a list such as 0,4-7, not %s", list);
-    at = *end ? end + 1 : end;
-  }
-  if (sched_setaffinity(0, sizeof set, &set))
-    fail(2, "--cpus %s: %s; a list of this machine's cores is meant, such as 0,4-7", list,
-         strerror(errno));
+  do {
+    if (at != list) at++;
+    long first = core(&at), last = first;
+    if (*at == '-') { at++; last = core(&at); }
+    if (first < 0 || last < first || (*at && *at != ',')) fail(2, "--cpus %s: %s", list, meant);
+    if (last >= CPU_SETSIZE) fail(2, "--cpus %s: core %ld is not to be had; %s", list, last, meant);
+    for (long cpu = first; cpu <= last; cpu++) CPU_SET(cpu, &set);
+  } while (*at);
+  if (sched_setaffinity(0, sizeof set, &set)) fail(2, "--cpus %s: %s; %s", list, strerror(errno), meant);
+  CPU_ZERO(&had);
+  sched_getaffinity(0, sizeof had, &had);
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+    if (CPU_ISSET(cpu, &set) && !CPU_ISSET(cpu, &had))
+      fail(2, "--cpus %s: core %d is not to be had; %s", list, cpu, meant);
 }
 
 /* ---- the machine -----------------------------------------------------------------------------*/
@@ -445,9 +455,9 @@ static int64_t timed_invoke(void) {
 static void warm_up(void) {
   int64_t *runs = malloc(WARMUP_LIMIT_RUNS * sizeof *runs), spent = 0;
   long count = 0, window = 20;
-  double before = 0, limit = WARMUP_LIMIT_SECONDS < options.max_seconds ? WARMUP_LIMIT_SECONDS : options.max_seconds;
+  double before = 0;
   bool steady = false;
-  while (!steady && (double)spent < limit * 1e9 && count < WARMUP_LIMIT_RUNS) {
+  while (!steady && (double)spent < options.warm_up * 1e9 && count < WARMUP_LIMIT_RUNS) {
     runs[count] = timed_invoke();
     spent += runs[count++];
     if (count == 1 && runs[0] > 50000000) window = 5;
@@ -458,7 +468,7 @@ static void warm_up(void) {
     before = after;
   }
   print_samples("warmup_ns", runs, count);
-  printf(", \"warmup_runs\": %ld, \"window\": %ld, \"steady\": %s", count, window, steady ? "true" : "false");
+  printf(", \"warmup_runs\": %ld, \"window\": %ld, \"steady\": %s", count, window, steady ? "true" : options.warm_up > 0 ? "false" : "null");
   free(runs);
 }
 

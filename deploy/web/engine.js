@@ -1,7 +1,7 @@
 // One model in LiteRT.js, and its time by the rules of linux/benchmark.py: the first inference, a
 // warm-up until two windows' medians agree, then every timed run.
 
-const WARMUP = 0.3, WARMUP_LIMIT = 10, WARMUP_LIMIT_RUNS = 20_000, TOLERANCE = 0.02, MAX_RUNS = 100_000;
+const WARMUP = 0.3, WARMUP_LIMIT_RUNS = 20_000, TOLERANCE = 0.02, MAX_RUNS = 100_000;
 const TICKS = 20; // a sample lasts so many ticks of the clock, at least, or more than one run is in it
 const BREATH = 100; // ms between which the page gets its turn to draw
 const ARRAYS = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array };
@@ -60,7 +60,7 @@ export async function open(bytes, accelerator, threads) {
     fully_accelerated: used === "wasm" ? null : model.isFullyAccelerated,
     import_ms: loaded - start, init_ms: compiled - loaded, first_ms: first, clock_ms: clock(),
   };
-  return { opened, run, time: (rules, tell) => time(() => invoke(random), opened.clock_ms, rules, tell), arrays: inputs.map((each) => ARRAYS[each.dtype]) };
+  return { opened, run, time: (rules, tell) => time(() => invoke(random), opened, rules, tell), arrays: inputs.map((each) => ARRAYS[each.dtype]) };
 }
 
 // What a classifier gives, dequantized, as probabilities. Where its last step is no softmax they may
@@ -99,7 +99,7 @@ function clock() {
   return step;
 }
 
-async function time(invoke, step, rules, tell) {
+async function time(invoke, { clock_ms: step, first_ms: first }, rules, tell) {
   let breathed = now();
   const breathe = async (phase, values, batch) => {
     if (now() - breathed < BREATH) return;
@@ -116,15 +116,14 @@ async function time(invoke, step, rules, tell) {
   const hides = () => { hidden ||= document.hidden; };
   document.addEventListener("visibilitychange", hides);
 
-  let tried = 0;
-  const began = now();
-  while (now() - began < Math.max(20, 2 * TICKS * step)) { await invoke(); tried++; }
-  const enough = (ms) => Math.max(1, Math.ceil(TICKS * step / ms));
-  let batch = enough((now() - began) / tried);
+  const limit = rules.warm_up * 1000, began = now();
+  let tried = 0, spent = 0;
+  for (; spent < Math.min(limit, Math.max(20, 2 * TICKS * step)); spent = now() - began) { await invoke(); tried++; }
+  const enough = (ms) => Math.max(1, Math.ceil(TICKS * step / Math.max(ms, 1e-3)));
+  let batch = enough(tried ? spent / tried : first);
 
-  const limit = Math.min(WARMUP_LIMIT, rules.max_seconds) * 1000;
   const warmup = [], medians = [];
-  let spent = 0, warmed = 0, window = 20, steady = false;
+  let warmed = 0, window = 20, steady = limit ? false : null; // without a warm-up nobody looked
   while (!steady && spent < limit && warmed < WARMUP_LIMIT_RUNS) {
     warmup.push(await sample(batch));
     warmed += batch;
@@ -137,7 +136,7 @@ async function time(invoke, step, rules, tell) {
     }
     await breathe("warm-up", warmup, batch);
   }
-  batch = Math.max(batch, enough(median(warmup.slice(-window)))); // it got faster
+  if (warmup.length) batch = Math.max(batch, enough(median(warmup.slice(-window)))); // it got faster
   const samples = [];
   let total = 0, stopped = null;
   while (!stopped) {

@@ -61,6 +61,12 @@ class Target(click.ParamType):
     type=click.Choice(["xnnpack", "none", "gpu", "nnapi", "edgetpu"]),
     help="What computes.  [default: the runtime's]",
 )
+@click.option(
+    "--warm-up",
+    default=10.0,
+    show_default=True,
+    help="Seconds of runs before, at most, until they are steady; 0: only the first inference.",
+)
 @click.option("--min-runs", default=100, show_default=True, help="Timed runs, at least.")
 @click.option(
     "--min-seconds", default=1.0, show_default=True, help="Seconds of timed runs, at least."

@@ -13,6 +13,12 @@ from kzoo.cli.terminal import json_option, show, table
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="[default: a free one]")
 @click.option("-o", "--output", type=click.Path(), help="Folder for the records, a file each.")
 @click.option("--results", type=click.IntRange(0), help="End after so many.  [default: at Ctrl-C]")
+@click.option(
+    "--warm-up",
+    default=10.0,
+    show_default=True,
+    help="Seconds of runs before, at most, until they are steady; 0: only the first inference.",
+)
 @click.option("--min-runs", default=100, show_default=True, help="Timed runs, at least.")
 @click.option(
     "--min-seconds", default=1.0, show_default=True, help="Seconds of timed runs, at least."

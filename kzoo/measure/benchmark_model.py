@@ -40,6 +40,17 @@ DELEGATES = {
     "TfLiteNnapiDelegate": "NNAPI",
 }
 """The log's name of one → ours."""
+MEANT = "a list of this machine's cores is meant, such as 0,4-7"
+KEPT = """kept=$(sed -n 's/^Cpus_allowed_list:[^0-9]*//p' /proc/self/status)
+[ "$kept" = "$0" ] || { echo "error: only the cores $kept of these are to be had" >&2; exit 2; }
+exec "$@"
+"""
+"""``taskset`` leaves out the cores of a mask that are not there, and says nothing; this does."""
+WARM_UP = "after a warm-up of {:g} s"
+NOT_STEADY = (
+    "its warm-up took {:g} s, the most it may take elsewhere: this tool does not look whether the "
+    "runs are steady"
+)
 NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
 MEBI = 1 << 20
 
@@ -87,14 +98,17 @@ class BenchmarkModel(Runner):
         if unknown := {"--inputs", "--ops"} & {*options}:
             what = "outputs" if "--inputs" in unknown else "times of operators"
             raise UsageError(f"{self.name} gives no {what}; take another --runtime")
-        if setting.cpus:
-            command = ["taskset", _mask(setting.cpus), *command]
+        if setting.cpus is not None:
+            mask, kept = _mask(setting.cpus)
+            command = ["taskset", mask, "sh", "-c", KEPT, kept, *command]
         argv = [*command, f"--graph={model}", f"--num_threads={setting.threads}"]
         argv += FLAGS[setting.delegate]
         if "--memory" in options:
             return [*argv, "--report_peak_memory_footprint=true", "--num_runs=10", "--min_secs=0"]
         return [
             *argv,
+            "--warmup_runs=1",  # the first inference
+            f"--warmup_min_secs={_warm_up(setting):g}",
             f"--num_runs={setting.min_runs}",
             f"--min_secs={setting.min_seconds:g}",
             f"--max_secs={setting.max_seconds:g}",
@@ -106,6 +120,8 @@ class BenchmarkModel(Runner):
         if unknown := re.search(r"Unconsumed cmdline flags: *(\S+)", log):
             raise UsageError(f"this {self.name} has no flag {unknown[1]}: another tool's delegate?")
         runs = [dict(re.findall(rf"(\w+)={NUMBER}", line)) for line in _lines(log, r"\bcount=\d")]
+        if setting.cpus and (said := _lines(log, "^(taskset: .*affinity|error: only the cores)")):
+            raise UsageError(f"--cpus {setting.cpus}: {said[0].partition(': ')[2]}; {MEANT}")
         if ended.returncode or len(runs) < 2:
             said = _lines(log, r"(?i)\b(error|fail)") or log.strip().splitlines() or ["nothing"]
             raise BadInputError(
@@ -135,6 +151,8 @@ class BenchmarkModel(Runner):
             "first_ms": float(warmup.get("first", warmup["curr"])) / 1e3,
             "warmup_runs": int(warmup["count"]) - 1,
             "steady": None,
+            "warm_up": WARM_UP.format(_warm_up(setting)) if setting.warm_up else None,
+            "notes": [NOT_STEADY.format(_warm_up(setting))] if setting.warm_up else [],
             "stopped_by": "minimum" if count >= setting.min_runs else "max-seconds",
             "samples_ns": [],
             "latency": Latency(
@@ -157,15 +175,23 @@ class BenchmarkModel(Runner):
         return record
 
 
-def _mask(cpus: str) -> str:
-    """A list of cores, "0,4-7", as the mask that ``taskset`` takes: "f1"."""
+def _mask(cpus: str) -> tuple[str, str]:
+    """A list of cores, "0,4-7", as the mask that ``taskset`` takes, "f1", and as Linux has it."""
     cores = set()
     for part in cpus.split(","):
-        first, _, last = part.partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
-            raise UsageError(f"--cpus is a list such as 0,4-7, not {cpus}")
-        cores |= {*range(int(first), int(last or first) + 1)}
-    return f"{sum(1 << core for core in cores):x}"
+        found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            raise UsageError(f"--cpus {cpus}: {MEANT}")
+        cores |= {*range(int(found[1]), int(found[2] or found[1]) + 1)}
+    starts = sorted(core for core in cores if core - 1 not in cores)
+    ends = sorted(core for core in cores if core + 1 not in cores)
+    parts = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+    return f"{sum(1 << core for core in cores):x}", ",".join(parts)
+
+
+def _warm_up(setting: Setting) -> float:
+    """Seconds; the flag that ends its timed runs ends its warm-up, too."""
+    return min(setting.warm_up, setting.max_seconds)
 
 
 def _lines(log: str, pattern: str) -> list[str]:

@@ -74,6 +74,7 @@ def profile_all(
     runtime: str | None = None,
     cpus: str | None = None,
     delegate: str | None = None,
+    warm_up: float = 10.0,
     min_runs: int = 100,
     min_seconds: float = 1.0,
     rounds: int | None = None,
@@ -95,6 +96,8 @@ def profile_all(
             "benchmark_model" for Google's; None takes what the target has.
         cpus: the cores it may run on, such as "4-7"; "big" or "little" where there are two kinds.
         delegate: "xnnpack", "none", "gpu", "nnapi", "edgetpu"; None: the runtime's default.
+        warm_up: seconds of runs before the timed ones, at most: they end when the medians of two
+            windows agree within 2 %. 0: none but the first inference.
         min_runs: timed runs per thread count, at least. 64 are needed for a p90.
         min_seconds: summed time of the timed runs, at least. Timing stops at 60 s (or
             ``min_seconds`` if longer) and at 100,000 runs, and the record says so.
@@ -113,10 +116,16 @@ def profile_all(
     """
     rounds = rounds or (3 if ops else 2 if len(models) > 1 else 1)
     runtime = _runtime_of(ops, runtime, delegate)
-    _check_options(models, on, threads, min_runs, min_seconds, rounds, cool_down)
+    seconds = {"warm_up": warm_up, "min_seconds": min_seconds, "cool_down": cool_down}
+    _check_options(models, on, threads, min_runs, rounds, seconds)
     paths = [tflite_file(model) for model in models]
     setting = Setting(
-        runtime=runtime, cpus=cpus, delegate=delegate, min_runs=min_runs, min_seconds=min_seconds
+        runtime=runtime,
+        cpus=cpus,
+        delegate=delegate,
+        warm_up=warm_up,
+        min_runs=min_runs,
+        min_seconds=min_seconds,
     )
     settings = [dataclasses.replace(setting, threads=count) for count in threads]
     more = {None: 0, "delegate": 1, "node": 2}[ops]
@@ -171,7 +180,7 @@ def profile_all(
                 if each not in refused:
                     try:
                         each.memory = target.peak_memory(each.path, settings[0])
-                        records.append(each.record(target, cpus))
+                        records.append(each.record(target, setting))
                     except KzooError as error:
                         failed(error, target.name, each.model)
                 went(1)
@@ -199,7 +208,7 @@ def _runtime_of(ops: str | None, runtime: str | None, delegate: str | None) -> s
     return C_RUNTIME
 
 
-def _check_options(models, on, threads, min_runs, min_seconds, rounds, cool_down) -> None:
+def _check_options(models, on, threads, min_runs, rounds, seconds: dict[str, float]) -> None:
     if not models or not on:
         raise UsageError("profile takes at least one model and one target")
     if not threads or any(not isinstance(count, int) or count < 1 for count in threads):
@@ -208,6 +217,6 @@ def _check_options(models, on, threads, min_runs, min_seconds, rounds, cool_down
         raise UsageError(f"min_runs is at least 1, not {min_runs}")
     if rounds < 1:
         raise UsageError(f"rounds is at least 1, not {rounds}")
-    for what, seconds in (("min_seconds", min_seconds), ("cool_down", cool_down)):
-        if not (math.isfinite(seconds) and seconds >= 0):
-            raise UsageError(f"{what} is 0 or more, not {seconds}")
+    for what, value in seconds.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{what} is 0 or more, not {value}")

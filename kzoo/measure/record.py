@@ -16,9 +16,11 @@ from kzoo.measure.statistics import STEADY_TOLERANCE, Latency, latency, median
 from kzoo.measure.target import Setting, Target
 
 METHOD = (
-    "a fresh {place} per thread count and round; after a warm-up, each {call} is timed alone, "
+    "a fresh {place} per thread count and round; {warm_up}, each {call} is timed alone, "
     "without pre- and post-processing, on one input set before: {input}"
 )
+WARM_UP = "after a warm-up of {:g} s at most"
+NO_WARM_UP = "without a warm-up but the first inference"
 MEMORY = "; memory from a process of its own"
 THROTTLED = ("under-voltage", "clock capped", "throttled", "soft temperature limit")
 """Bits 0 to 3 of vcgencmd's get_throttled, and 16 to 19 of what was once since the start:
@@ -39,7 +41,7 @@ class Run:
         first_ms: the first inference of the process.
         warmup_runs: the runs between the first and the timed ones.
         steady: whether the warm-up ended because two windows' medians agreed within 2 %; None where
-            it is not told.
+            there was none, or it is not told.
         stopped_by: what ended the timed runs: "minimum", or the cap "max-seconds" or "max-runs".
         latency: the summary of the timed runs.
         samples_ms: every timed run, in order; empty where a runner tells their summary alone.
@@ -101,6 +103,7 @@ class Profile:
         runtime: the distribution's name.
         runtime_version: its version.
         cpus: the cores it was kept on, as asked; None: any.
+        warm_up: seconds of warm-up before the timed runs of each process, at most.
         delegate: "XNNPACK", "none", or "unknown" where the runtime does not tell.
         delegated_share: of the model's nodes, in [0, 1]; None where it does not tell.
         inputs: name, shape and dtype of each input.
@@ -125,6 +128,7 @@ class Profile:
     runtime: str
     runtime_version: str
     cpus: str | None
+    warm_up: float
     delegate: str
     delegated_share: float | None
     inputs: list[dict]
@@ -175,8 +179,8 @@ class Measured:
             self.unprofiled.append(self.answers[-1])
         self.profiled.append(target.operators(self.path, setting, mode))
 
-    def record(self, target: Target, cpus: str | None) -> Profile:
-        """What was measured, in full."""
+    def record(self, target: Target, setting: Setting) -> Profile:
+        """What was measured, in full; of ``setting`` counts what all runs had in common."""
         first, memory = self.answers[0], self.memory
         told = [note for each in [*self.answers, memory or {}] for note in each.get("notes", [])]
         notes = list(dict.fromkeys([*self.notes, *told]))
@@ -200,14 +204,19 @@ class Measured:
             model_bytes=first["model_bytes"],
             target=target.name,
             method=METHOD.format(
-                place=first.get("place", "process"), input=first["input"], call=first["call"]
+                place=first.get("place", "process"),
+                warm_up=first.get("warm_up")
+                or (WARM_UP.format(setting.warm_up) if setting.warm_up else NO_WARM_UP),
+                input=first["input"],
+                call=first["call"],
             )
             + MEMORY * bool(memory),
             kind=target.kind,
             runner=first["runner"],
             runtime=first["runtime"],
             runtime_version=first["runtime_version"],
-            cpus=cpus,
+            cpus=setting.cpus,
+            warm_up=setting.warm_up,
             delegate=first["delegate"],
             delegated_share=first["delegated_share"],
             inputs=first["inputs"],
@@ -245,7 +254,11 @@ def _notes(run: Run, setting: Setting, cores: int) -> list[str]:
     if run.threads > cores:
         notes.append(f"more threads than the {cores} usable cores: they wait for each other")
     if run.steady is False:
-        notes.append(f"not steady after {run.warmup_runs} warm-up runs")
+        notes.append(
+            f"not steady after {run.warmup_runs} warm-up runs, in {setting.warm_up:g} s at most"
+        )
+    if not setting.warm_up:
+        notes.append("no warm-up but the first inference, as asked: nobody looked for steadiness")
     if run.stopped_by != "minimum":
         notes.append(
             f"stopped by {run.stopped_by} at {run.latency.count} runs, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
@@ -67,6 +68,7 @@ def serve(
     port: int = 0,
     output: str | os.PathLike | None = None,
     results: int | None = None,
+    warm_up: float = 10.0,
     min_runs: int = 100,
     min_seconds: float = 1.0,
     opened: Callable[[str], None] = lambda _: None,
@@ -84,6 +86,7 @@ def serve(
         port: 0 takes a free one.
         output: a folder for the records, one JSON file each; made if it is not there.
         results: how many measurements to wait for; None: until Ctrl-C.
+        warm_up: seconds of runs before the timed ones, at most; 0: none but the first inference.
         min_runs: timed runs, at least.
         min_seconds: of timed runs, at least.
         opened: told the address.
@@ -97,15 +100,18 @@ def serve(
     given = [models] if isinstance(models, (str, os.PathLike)) else [*models]
     if not given:
         raise UsageError("serve takes at least one .tflite file")
-    if min_runs < 1 or not (math.isfinite(min_seconds) and min_seconds >= 0):
-        raise UsageError(f"min_runs is at least 1 and min_seconds 0; not {min_runs}, {min_seconds}")
+    if min_runs < 1 or not all(math.isfinite(s) and s >= 0 for s in (warm_up, min_seconds)):
+        raise UsageError(
+            "min_runs is at least 1, warm_up and min_seconds 0; "
+            f"not {min_runs}, {warm_up} and {min_seconds}"
+        )
     if results is not None and results < 0:
         raise UsageError(f"results is 0 or more, not {results}")
     pages = [shown(model) for model in given]
     if output is not None:
         output_folder(output)
     most = MOST_RESULTS if results is None else results
-    setting = Setting(min_runs=min_runs, min_seconds=min_seconds)
+    setting = Setting(warm_up=warm_up, min_runs=min_runs, min_seconds=min_seconds)
     came, records, files = threading.Condition(), [], []
 
     def result(body: bytes) -> bytes:
@@ -114,7 +120,7 @@ def serve(
             if len(records) >= most:
                 raise Refused(429, "there were enough results")
             try:
-                made = _profile(str(given[found.model]), pages[found.model], found)
+                made = _profile(str(given[found.model]), pages[found.model], found, setting)
                 if output is not None:
                     files.append(str(_write(output_folder(output), made)))
             except KzooError as error:
@@ -161,12 +167,12 @@ class _Answered:
         return self.answer
 
 
-def _profile(name: str, page: Shown, found: Timed) -> Profile:
+def _profile(name: str, page: Shown, found: Timed, setting: Setting) -> Profile:
     """The record, as `kzoo.measure.profile.profile` makes one of any target."""
     target = _Answered(record(page, found), device(found.device))
     measured = Measured(name, page.path, page.about["sha256"])
-    measured.run(target, Setting(threads=found.threads), 0)
-    return measured.record(target, None)
+    measured.run(target, dataclasses.replace(setting, threads=found.threads), 0)
+    return measured.record(target, setting)
 
 
 def _write(folder: Path, made: Profile) -> Path:

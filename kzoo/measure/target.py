@@ -33,6 +33,8 @@ class Setting:
         threads: of the runtime.
         cpus: the cores it may run on, such as "4-7" or "0,2"; "big" or "little"; None: any.
         delegate: "xnnpack", "none", "gpu", "nnapi" or "edgetpu"; None: the runtime's default.
+        warm_up: seconds of runs before the timed ones, at most: they end when two windows' medians
+            agree within 2 %. 0: none but the first inference.
         min_runs: timed runs, at least.
         min_seconds: of timed runs, at least; timing ends at 60 s or at this, if it is longer.
     """
@@ -41,12 +43,18 @@ class Setting:
     threads: int = 1
     cpus: str | None = None
     delegate: str | None = None
+    warm_up: float = 10.0
     min_runs: int = 100
     min_seconds: float = 1.0
 
     @property
     def max_seconds(self) -> float:
         return max(60.0, self.min_seconds)
+
+    @property
+    def run_seconds(self) -> float:
+        """Of the warm-up and the timed runs, at most."""
+        return self.warm_up + self.max_seconds
 
 
 class Target(Protocol):

@@ -174,7 +174,7 @@ def _latency(record: Mapping) -> dict:
                     "p99": milliseconds(latency["p99_ms"]),
                     "count": f"{latency['count']:,}",
                     "spread": f"{100 * latency['spread']:.0f} %",
-                    "steady": "yes" if run["steady"] else "NO",
+                    "steady": {True: "yes", False: "NO", None: "not told"}[run["steady"]],
                 }
             )
         notes += [f"{kind}, {note}" for note in profile["notes"]]

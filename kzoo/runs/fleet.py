@@ -69,6 +69,7 @@ class FleetConfig(BaseModel):
     output: str
     models: tuple[str, ...] = Field(min_length=1)
     targets: tuple[TargetConfig, ...] = Field(min_length=1)
+    warm_up: float = Field(10.0, ge=0, allow_inf_nan=False)
     min_runs: int = Field(100, ge=1)
     min_seconds: float = Field(1.0, ge=0, allow_inf_nan=False)
     rounds: int | None = Field(None, ge=1)
@@ -221,6 +222,7 @@ def _setting(config: FleetConfig, target: TargetConfig) -> dict:
         "runtime": target.runtime,
         "cpus": target.cpus,
         "delegate": target.delegate,
+        "warm_up": config.warm_up,
         "min_runs": config.min_runs,
         "min_seconds": config.min_seconds,
         "rounds": config.rounds or (2 if len(config.models) > 1 else 1),

@@ -199,8 +199,9 @@ class ProfileConfig(_Section):
 
     threads: list[Annotated[int, Field(ge=1)]] = Field([1], min_length=1)
     runtime: str | None = None
+    warm_up: float = Field(10.0, ge=0, allow_inf_nan=False)
     min_runs: int = Field(100, ge=1)
-    min_seconds: float = Field(1.0, ge=0)
+    min_seconds: float = Field(1.0, ge=0, allow_inf_nan=False)
 
 
 class RunConfig(_Section):

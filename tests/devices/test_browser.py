@@ -94,6 +94,14 @@ def test_a_whole_profile_counts_as_every_other(lite_float, kzoo_command):
     )
 
 
+@pytest.mark.parametrize(("seconds", "steady"), [(0, None), (0.2, False)])
+def test_the_warm_up_ends_at_its_limit(seconds, steady, lite_int8, browser):
+    """Nothing runs before it either: how many runs fill a sample is told by the first then."""
+    answer = browser.time_runs(lite_int8, dataclasses.replace(QUICK, warm_up=seconds))
+    assert answer["steady"] is steady
+    assert (answer["warmup_runs"] == 0) == (seconds == 0)
+
+
 def test_what_it_cannot_do_is_refused(lite_float, browser, monkeypatch):
     for setting in ({"cpus": "0"}, {"runtime": "tensorflow"}, {"delegate": "gpu"}):
         with pytest.raises(UsageError):
@@ -139,7 +147,7 @@ def test_a_crash_and_a_hang_are_a_line_each(page, said, lite_float, browser, mon
     monkeypatch.setattr(Chromium, "ask", elsewhere)
     monkeypatch.setattr(chromium, "ANSWER_SECONDS", 5)
     monkeypatch.setattr(browser_target, "STARTUP_SECONDS", 1)
-    monkeypatch.setattr(Setting, "max_seconds", 0)
+    monkeypatch.setattr(Setting, "run_seconds", 0)
     with pytest.raises(BadInputError, match=said) as caught:
         browser.time_runs(lite_float, QUICK)
     assert "\n" not in str(caught.value)

@@ -62,7 +62,8 @@ def test_the_arena_is_the_smallest_that_does(name, micro, shared):
 
 def test_the_record_is_of_an_emulation_and_has_the_arena(shared):
     file = shared / "mlperf-tiny" / "pretrainedResnet_quant.tflite"
-    record = profile(file, on="micro", min_runs=2, min_seconds=0).to_dict()
+    record = profile(file, on="micro", warm_up=0, min_runs=2, min_seconds=0).to_dict()
+    assert (record["runs"][0]["warmup_runs"], record["runs"][0]["steady"]) == (0, None)
     assert (record["kind"], record["runtime"], record["delegate"]) == (
         "emulated",
         "tflite-micro",

@@ -45,10 +45,10 @@ def measure(file, script):
     spec = importlib.util.spec_from_file_location("benchmark", script)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    benchmark.WARMUP_SECONDS, benchmark.WARMUP_LIMIT_SECONDS = 0.0, 0.05
+    benchmark.WARMUP_SECONDS = 0.0
     options = argparse.Namespace(
         model=file, threads=1, min_runs=2, min_seconds=0.0, max_seconds=1.0, max_runs=2, seed=0,
-        delegate=None,
+        warm_up=0.05, delegate=None,
     )
     interpreter, _ = benchmark.load_runtime("ai-edge-litert")
     try:

@@ -79,6 +79,10 @@ def test_ever_slower_is_stopped_by_the_time_and_not_steady(warm_up):
     assert sum(runs[:-1]) < 2e9 <= sum(runs)
 
 
+def test_without_a_warm_up_nobody_looked_whether_it_is_steady(warm_up):
+    assert warm_up([], 0) == ([], 20, None)
+
+
 def test_a_model_of_no_time_is_stopped_by_the_count(warm_up, script):
     runs, _, steady = warm_up(itertools.repeat(1))
     assert (len(runs), steady) == (script.WARMUP_LIMIT_RUNS, False)

@@ -86,7 +86,8 @@ def test_both_tools_give_the_record(log, tool, small):
     assert record.memory.peak_bytes == 25 * 2**20
     assert record.memory.baseline_bytes == 4.5 * 2**20
     timed, memory = called.read_text().splitlines()
-    assert "--num_threads=2 --num_runs=100 --min_secs=1 --max_secs=60" in timed
+    assert "--num_threads=2 --warmup_runs=1 --warmup_min_secs=10 --num_runs=100 " in timed
+    assert "--num_runs=100 --min_secs=1 --max_secs=60" in timed
     assert "--report_peak_memory_footprint=true" in memory
     assert "--report_peak_memory_footprint" not in timed  # its thread would disturb the times
 
@@ -101,6 +102,20 @@ def test_what_it_does_not_tell_is_not_made_up(tool, small):
     assert [run["latency"][name] for name in ("p90_ms", "p99_ms", "spread")] == [None] * 3
     assert any("a summary alone" in note for note in record["notes"])
     assert not any("not steady" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 0), (2.5, 2.5), (100, 60)])
+def test_its_warm_up_is_as_long_as_asked_and_it_says_what_it_is_not(asked, given, tool, small):
+    called = tool(CLASSIC)
+    record = profile(small, runtime="benchmark_model", warm_up=asked)
+    assert f"--warmup_runs=1 --warmup_min_secs={given} " in called.read_text()
+    told = [note for note in record.notes if "does not look whether" in note]
+    if asked:
+        assert f"; after a warm-up of {given:g} s, each" in record.method
+        assert [note.startswith(f"its warm-up took {given:g} s") for note in told] == [True]
+    else:
+        assert "; without a warm-up but the first inference, each" in record.method
+        assert told == []
 
 
 def test_runs_that_were_all_alike(tool, small):
@@ -140,13 +155,14 @@ def test_cores_are_kept_by_a_mask(tool, small, monkeypatch):
     )
     with open_target("host") as host:
         host.time_runs(small, dataclasses.replace(QUICK, cpus="0"))
-        with pytest.raises(BadInputError, match="exit code 1: taskset"):
-            host.time_runs(small, dataclasses.replace(QUICK, cpus="60,61-62"))
-        with pytest.raises(UsageError, match="--cpus is a list"):
-            host.time_runs(small, dataclasses.replace(QUICK, cpus="0-x"))
+        for wrong in ("60,61-62", "0,62", "0-62", "0-x", "0-", "", "2-1"):
+            with pytest.raises(UsageError, match=f"--cpus {wrong}: .*such as 0,4-7"):
+                host.time_runs(small, dataclasses.replace(QUICK, cpus=wrong))
     assert [command[:2] for command in commands] == [
         ["taskset", "1"],
         ["taskset", "7000000000000000"],
+        ["taskset", "4000000000000001"],
+        ["taskset", "7fffffffffffffff"],
     ]
 
 

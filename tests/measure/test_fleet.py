@@ -14,7 +14,7 @@ from kzoo.measure.profile import profile
 from kzoo.runs import fleet as module
 from kzoo.runs.fleet import fleet
 
-QUICK = {"min_runs": 2, "min_seconds": 0, "rounds": 1}
+QUICK = {"warm_up": 0.02, "min_runs": 2, "min_seconds": 0, "rounds": 1}
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ def test_what_has_a_record_is_not_measured_again(rack, models, tmp_path, monkeyp
     ]
     assert [run["threads"] for run in found.records[2]["runs"]] == [2]
     assert found.kept == 0
+    assert {each["warm_up"] for each in found.records} == {0.02}
     files = sorted((tmp_path / "rack").glob("*/*"))
     assert [str(file.relative_to(tmp_path / "rack")) for file in files] == [
         "c/one.json", "c/two.json", "python/one.json", "python/two.json",

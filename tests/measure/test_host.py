@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import os
 import random
 import subprocess
 
@@ -18,6 +19,8 @@ from kzoo.measure.target import Setting, open_target
 from kzoo.measure.targets import device
 from kzoo.measure.targets.host import Local, connect
 
+ONE = min(os.sched_getaffinity(0))
+"""A core that is there."""
 QUICK = Setting(runtime="ai-edge-litert", min_runs=5, min_seconds=0)
 
 
@@ -250,10 +253,26 @@ def test_a_full_disk_is_not_the_models_fault(runtime, small, host, monkeypatch):
         host.outputs(small, bytes(768), dataclasses.replace(QUICK, runtime=runtime))
 
 
+@pytest.mark.parametrize("cpus", [
+    "901", "901,902", f"{ONE},901", f"{ONE}-901", f"{9**30}", "", f"{ONE}-", "5-2", f"{ONE},",
+    f"{ONE},-1", "x", "0x0",
+])  # fmt: skip
 @pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])
-def test_cores_that_are_not_there_are_wrong_use(runtime, tiny, host):
+def test_cores_that_are_not_there_are_wrong_use(runtime, cpus, tiny, host):
+    """The kernel drops them from a list without a word, and the record would tell of them."""
     with pytest.raises(UsageError, match=r"--cpus .*machine's cores is meant, such as 0,4-7"):
-        host.time_runs(tiny, dataclasses.replace(QUICK, runtime=runtime, cpus=f"901,{9**30}"))
+        host.time_runs(tiny, dataclasses.replace(QUICK, runtime=runtime, cpus=cpus))
+
+
+@pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])
+def test_the_warm_up_ends_at_its_limit(runtime, tiny, host):
+    setting = dataclasses.replace(QUICK, runtime=runtime)
+    none = host.time_runs(tiny, dataclasses.replace(setting, warm_up=0))
+    assert (none["warmup_runs"], none["warmup_ns"], none["steady"]) == (0, [], None)
+    assert none["first_ms"] > 0
+    short = host.time_runs(tiny, dataclasses.replace(setting, warm_up=0.05))
+    assert sum(short["warmup_ns"][:-1]) < 0.05e9 <= sum(short["warmup_ns"])
+    assert short["steady"] is False
 
 
 @pytest.mark.parametrize("runtime", ["ai-edge-litert", C_RUNTIME])

@@ -137,6 +137,39 @@ def test_a_peak_that_holds_the_import_is_noted(source, small, monkeypatch):
     assert record.notes[0].startswith(f"memory from {source}: the peak includes")
 
 
+def test_the_record_tells_the_warm_up_that_was_asked_for(small, monkeypatch):
+    fake_target(monkeypatch)
+    usual = profile(small)
+    assert usual.warm_up == 10
+    assert "; after a warm-up of 10 s at most, each " in usual.method
+    fake_target(monkeypatch, steady=False)
+    (note,) = profile(small, warm_up=0.5).notes
+    assert note == "threads 1: not steady after 40 warm-up runs, in 0.5 s at most"
+    fake_target(monkeypatch, steady=None, warmup_runs=0)
+    none = profile(small, warm_up=0)
+    assert none.warm_up == 0
+    assert "; without a warm-up but the first inference, each " in none.method
+    (note,) = none.notes
+    assert note.startswith("threads 1: no warm-up but the first inference, as asked")
+
+
+def test_a_long_warm_up_is_waited_for(small, monkeypatch):
+    waited = []
+
+    def run(self, argv, *, timeout, **_options):
+        if "--warm-up" in argv:
+            waited.append(timeout)
+            raise MissingError("it is gone")
+        return told(self, argv, timeout=timeout)
+
+    told = Local.run
+    monkeypatch.setattr(Local, "run", run)
+    for seconds in (0, 1000):
+        with pytest.raises(MissingError, match="gone"):
+            profile(small, warm_up=seconds)
+    assert waited[1] - waited[0] == 1000
+
+
 def test_a_quiet_run_has_no_notes(small, monkeypatch):
     fake_target(monkeypatch)
     assert profile(small).notes == []
@@ -158,6 +191,8 @@ def test_a_file_changed_in_between_is_refused(small, monkeypatch):
         ({"threads": (1.5,)}, "threads are whole numbers"),
         ({"min_runs": 0}, "min_runs"),
         ({"min_seconds": -1}, "min_seconds"),
+        ({"warm_up": -1}, "warm_up is 0 or more"),
+        ({"warm_up": float("inf")}, "warm_up is 0 or more"),
         ({"min_seconds": float("nan")}, "min_seconds"),
     ],
 )

@@ -293,7 +293,7 @@ RESULT = {
 def kzoo_serve(model, folder):
     """`kzoo.serve` in a thread: its ``page``, what was ``told``, and ``end()``, its record."""
     address, told, found = queue.SimpleQueue(), [], []
-    options = {"output": folder, "results": 1}
+    options = {"output": folder, "results": 1, "warm_up": 2.5}
 
     def run() -> None:
         found.append(kzoo.serve(model, opened=address.put, told=told.append, **options))
@@ -339,6 +339,7 @@ def test_a_result_becomes_the_record_of_every_other_target(server, tiny):
     assert made.runs[0].latency == expected
     assert made.method.startswith("a fresh page per thread count")  # a browser's process is kept
     assert made.model_sha256 == sha256(tiny)
+    assert made.warm_up == 2.5
     device = made.device
     assert (device["model"], device["processor"], device["cores"]) == ("Pixel 8", "Chrome 150", 8)
     assert device["user_agent"] == AGENT
@@ -346,6 +347,13 @@ def test_a_result_becomes_the_record_of_every_other_target(server, tiny):
     (file,) = served.files
     assert Path(file).parent == server.folder
     assert read_json(file) == made.to_dict()
+
+
+def test_the_page_is_told_the_rules(server):
+    about = get(server.page, f"/{server.page.token}/about.json")[2]
+    assert json.loads(about)["rules"] == {
+        "warm_up": 2.5, "min_runs": 100, "min_seconds": 1.0, "max_seconds": 60.0,
+    }  # fmt: skip
 
 
 def test_a_file_may_be_written_anew_while_it_is_served(small, tiny, tmp_path):
@@ -414,6 +422,7 @@ def test_batches_and_software_are_noted(server):
     result = RESULT | gpu | {"batch": 16, "hidden": True, "device": device}
     (made,) = server.end(result)[1].records
     assert made.delegate == "WebGPU (google swiftshader)"
+    assert not any("of the fastest" in note for note in made.notes)
     for note in ("each sample is the mean of 16 runs", "the page was hidden", "on no GPU"):
         assert any(note in each for each in made.notes)
 

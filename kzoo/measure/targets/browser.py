@@ -66,7 +66,7 @@ class Browser:
         """As `kzoo.measure.target.Target.check`."""
         if setting.runtime not in (None, RUNNER):
             raise UsageError(f"a browser runs {RUNNER}, not {setting.runtime}")
-        if setting.cpus:
+        if setting.cpus is not None:
             raise UsageError("a browser chooses its cores itself; leave out cpus")
         if setting.threads > 1 and self._accelerator == "webgpu":
             raise UsageError(f"{self.name} has one thread, not {setting.threads}")
@@ -123,8 +123,7 @@ class Browser:
         files = {"inputs": File(inputs, raw)}
         wanted = {"time": {"result"}, "outputs": {"result", "outputs"}}[task]
         query = f"?on={self._accelerator}&threads={setting.threads}"
-        # A model of seconds needs more than the time of its timed runs: the warm-up is 10 s.
-        seconds = setting.max_seconds + STARTUP_SECONDS
+        seconds = setting.run_seconds + STARTUP_SECONDS
         with serving(site([page], setting, posts, task=task, **files)) as address:
             browser = Chromium(gpu=self._accelerator == "webgpu")
             try:

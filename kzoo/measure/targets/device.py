@@ -23,7 +23,7 @@ from kzoo.measure.deploy import deploy_file
 from kzoo.measure.target import Setting
 
 STARTUP_SECONDS = 180.0
-"""Time beside the timed runs: a cold import of TensorFlow, a slow init, the warm-up."""
+"""Time beside the warm-up and the timed runs: a cold import of TensorFlow, a slow init."""
 
 STATE = {
     "governor": str,
@@ -102,7 +102,7 @@ class Runner(Protocol):
     def argv(self, command: list[str], model: str, setting: Setting, options: list) -> list:
         """The whole of it: ``command``, the model's path there, the setting, further options."""
         argv = [*command, model, "--threads", setting.threads]
-        if setting.cpus:
+        if setting.cpus is not None:
             argv += ["--cpus", setting.cpus]
         if setting.delegate:
             argv += ["--delegate", setting.delegate]
@@ -156,12 +156,13 @@ class Device:
             BadInputError: the runtime refuses the model, crashes on it or does not answer.
             ChildCrashed: the runner failed otherwise.
         """
-        options = ["--min-runs", setting.min_runs, "--min-seconds", setting.min_seconds]
-        options += ["--max-seconds", setting.max_seconds]
-        record = self._run(model, setting, options, setting.max_seconds + STARTUP_SECONDS)
+        options = ["--warm-up", setting.warm_up, "--min-runs", setting.min_runs]
+        options += ["--min-seconds", setting.min_seconds, "--max-seconds", setting.max_seconds]
+        record = self._run(model, setting, options, setting.run_seconds + STARTUP_SECONDS)
         asked, told = setting.delegate, record["delegate"]
         if asked in ("gpu", "nnapi") and asked not in told.lower():
-            record["notes"] = [f"asked for the delegate {asked}; the runtime tells of {told}"]
+            note = f"asked for the delegate {asked}; the runtime tells of {told}"
+            record["notes"] = [*record.get("notes", []), note]
         return record
 
     def peak_memory(self, model: Path, setting: Setting) -> dict | None:
@@ -171,8 +172,8 @@ class Device:
 
     def operators(self, model: Path, setting: Setting, mode: str) -> dict:
         """The runner's record with ``operators``; ``mode`` is "delegate" or "node"."""
-        options = ["--ops", mode, "--min-runs", setting.min_runs]
-        return self._run(model, setting, options, setting.max_seconds + STARTUP_SECONDS)
+        options = ["--ops", mode, "--warm-up", setting.warm_up, "--min-runs", setting.min_runs]
+        return self._run(model, setting, options, setting.run_seconds + STARTUP_SECONDS)
 
     def outputs(self, model: Path, inputs: bytes, setting: Setting) -> dict:
         """As `kzoo.measure.target.Target.outputs`."""
