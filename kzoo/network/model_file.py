@@ -202,7 +202,7 @@ def functional(
 
     Further outputs, of layers named ``head_aux*``, belong to training: a model that shares the
     layers is returned without them, or with ``auxiliary`` a model with the list of them all, the
-    classifier's first.
+    classifier's first. So is a plain one of a class that is not Keras' own.
     """
     import keras
 
@@ -220,8 +220,9 @@ def functional(
             f"{path} has {len(model.inputs)} inputs and {len(outputs)} outputs; one image in and "
             "one vector of logits or probabilities out is expected"
         )
-    if further:
-        wanted = [*outputs, *further] if auxiliary else outputs[0]
+    # A class of its own, as kimm's networks are, would be asked for wherever a file of it is read.
+    if further or not type(model).__module__.startswith("keras."):
+        wanted = [*outputs, *further] if further and auxiliary else outputs[0]
         model = keras.Model(model.inputs[0], wanted, name=model.name)
     image, output = model.inputs[0].shape, model.outputs[0].shape
     if len(image) != 4 or None in image[1:] or len(output) != 2 or output[1] is None:

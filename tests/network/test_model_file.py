@@ -173,6 +173,23 @@ def test_without_auxiliary_heads_the_model_is_the_one_given(model):
     assert opened(model) is opened(model, auxiliary=True) is model
 
 
+def test_a_functional_class_of_its_own_is_read_without_it(model, tmp_path):
+    """As kimm's networks are, whose class no other process knows."""
+
+    class Own(keras.Model):
+        def __init__(self, model):
+            super().__init__(model.inputs, model.outputs, name="own")
+
+    own = Own(model)
+    plain = functional(own)
+    assert type(plain) is not Own
+    assert plain.name == "own"
+    assert plain.layers[-1] is own.layers[-1]
+    read = load_model(save_model(plain, tmp_path / "m.keras"))
+    images = np.random.default_rng(0).random((2, *model.input_shape[1:]), np.float32)
+    assert np.array_equal(read.predict(images, verbose=0), own.predict(images, verbose=0))
+
+
 def test_two_classifiers_are_refused_and_heads_of_other_classes_too():
     with pytest.raises(BadInputError, match="1 inputs and 2 outputs"):
         opened(with_heads("second", "head_aux1"))
