@@ -181,7 +181,7 @@ def test_a_functional_class_of_its_own_is_read_without_it(model, tmp_path):
             super().__init__(model.inputs, model.outputs, name="own")
 
     own = Own(model)
-    plain = functional(own)
+    plain = opened(own)
     assert type(plain) is not Own
     assert plain.name == "own"
     assert plain.layers[-1] is own.layers[-1]
