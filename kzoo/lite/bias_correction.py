@@ -52,8 +52,8 @@ def corrected(
         biased = len(other.inputs) > 2 and int(other.inputs[2]) >= 0
         if biased and flatbuffer.operator(exact.model, op) in KINDS:
             stored = int(other.inputs[1])
-            if stored in made:  # it is unpacked as the file runs
-                stored = int(made[stored].inputs[0])
+            if stored in made and flatbuffer.operator(model, made[stored]) == "DEQUANTIZE":
+                stored = int(made[stored].inputs[0])  # it is unpacked as the file runs
             places.append((op, other, int(op.inputs[1]), stored))
     entries = [int(op.inputs[0]) for op, *_ in places]
     sums = [0.0] * len(entries)
@@ -64,7 +64,8 @@ def corrected(
     for (op, other, before, after), total in zip(places, sums, strict=True):
         before = kernel(exact.model, exact.graph.tensors[before])
         error = kernel(model, graph.tensors[after])
-        if before is None or error is None:
+        bias = model.buffers[graph.tensors[int(other.inputs[2])].buffer]
+        if before is None or error is None or bias.data is None:
             continue
         error -= before  # in place: of VGG-16 there are 100 million
         kind, read = flatbuffer.operator(exact.model, op), total / min(IMAGES, len(images))
