@@ -86,12 +86,13 @@ def command(file, data, on, runtime, delegate, data_options, seed, as_json, **op
       kzoo check net.tflite --against net.keras --data photos/ --max-drop 1
       kzoo check net.tflite --against net.keras --data photos/ --on adb --delegate gpu --gate
     """
-    from kzoo.lite.check import check
+    from kzoo.lite.check import RANGES, check, check_gates
     from kzoo.measure.on_device import on_device
     from kzoo.measure.target import Setting, open_target
 
     if not on and (runtime or delegate):
         raise UsageError("--runtime and --delegate are of a device; give one with --on")
+    check_gates({name: options[name] for name in RANGES})
     if on:  # that it is not there is told before the check, which takes minutes
         with open_target(on) as target:
             target.check(Setting(runtime=runtime, delegate=delegate))

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from kzoo.cli.terminal import Several, bar, force_option, json_option, pairs, show, table
-from kzoo.errors import MissingError
-from kzoo.measure.target import TARGETS
+from kzoo.errors import MissingError, UsageError
+from kzoo.measure.target import place_of
 from kzoo.report.table import kilobytes, percent, scaled
 
 SLOWEST = 15
@@ -23,8 +23,10 @@ class Target(click.ParamType):
     name = "target"
 
     def convert(self, value, param, ctx):
-        if value.partition(":")[0].partition("+")[0] not in TARGETS:
-            self.fail(f"{value!r} is no target; known: {', '.join(TARGETS)}", param, ctx)
+        try:
+            place_of(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
         return value
 
 
@@ -144,7 +146,7 @@ def _operators(records: list[dict]) -> list[str]:
         parts.append(table(("layer", "operator", *_us(names), "ratio"), [
             (row["layer"], ", ".join(row["kinds"]), *map(_time, row["us"]), _ratio(row["us"]))
             for row in rows[:SLOWEST]
-        ]))  # fmt: skip
+        ]) + _left_out(len(rows)))  # fmt: skip
     for record in records:
         found = record["operators"]
         layers = by_layer(found["operators"])
@@ -155,7 +157,7 @@ def _operators(records: list[dict]) -> list[str]:
                  _bar(row["us"] / longest), scaled(row["macs"]) if row["macs"] else "",
                  scaled(1e6 * row["macs"] / row["us"]) if row["macs"] and row["us"] else "")
                 for row in sorted(layers, key=lambda row: -row["us"])[:SLOWEST]
-            ]))  # fmt: skip
+            ]) + _left_out(len(layers)))  # fmt: skip
         parts.append(table(("kind", "count", "us", "of the time", "", "of the MACs"), [
             (row["kind"], row["count"], _time(row["us"]), percent(row['share']),
              _bar(row["share"]), percent(row['mac_share']) if row["macs"] else "")
@@ -172,6 +174,10 @@ def _operators(records: list[dict]) -> list[str]:
             *(("note", note) for note in found["notes"]),
         ]))  # fmt: skip
     return parts
+
+
+def _left_out(rows: int) -> str:
+    return f"\n{rows - SLOWEST} more, see --json or --html" if rows > SLOWEST else ""
 
 
 def _us(names: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,8 @@ FEW = 32
 """Images that slow kernels are run on."""
 USUAL = {"min_agreement": 0.97, "max_drop": 1.0, "min_kernels": 0.9}
 """The gates of ``gate=True``; ``max_float_ops`` is 0 where a file computes in integers."""
+RANGES = {"min_agreement": (0, 1), "max_drop": (-100, 100), "max_float_ops": (0, math.inf)}
+"""Gate → what it is from and to: others are always met, or never."""
 EXACT = 0.999
 """``min_agreement`` of a file whose weights are float: it is the network, but for rounding."""
 ROUNDED = (" int16", " int8", " uint8", " int4", " int2")
@@ -117,7 +120,7 @@ def check(
             computes in integers; and ``kernels``, of which other ones give the same top-1 on 90 %
             of the images, more threads and batches the same numbers.
         min_agreement: a gate, share of equal top-1 in [0, 1].
-        max_drop: a gate, accuracy lost in percentage points.
+        max_drop: a gate, accuracy lost in percentage points; below 0, what it must have won.
         max_float_ops: a gate, float islands; a file without integer kernels never meets it.
         normalize: as for `kzoo.quantize`, of ``against``.
         data_options: arguments of `kzoo.load_data` when ``data`` is a path; by default the split is
@@ -130,6 +133,10 @@ def check(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is at least 1; {limit} was given")
+    given = {
+        "min_agreement": min_agreement, "max_drop": max_drop, "max_float_ops": max_float_ops,
+    }  # fmt: skip
+    check_gates(given)
     contents = inspect(file, packed=False)
     with model_path(against) as path:
         data = images_for(path, against, data, data_options, progress, normalize)
@@ -165,9 +172,6 @@ def check(
     rows = {}
     if kernels or gate:
         rows = kernel_agreement(file, data.images_file, spread(indices, FEW), progress=progress)
-    given = {
-        "min_agreement": min_agreement, "max_drop": max_drop, "max_float_ops": max_float_ops,
-    }  # fmt: skip
     gates = (_usual(contents) if gate else {}) | {
         name: value for name, value in given.items() if value is not None
     }
@@ -195,6 +199,15 @@ def check(
         lite_probabilities=lite_probabilities,
         indices=indices,
     )
+
+
+def check_gates(given: Mapping[str, float | None]) -> None:
+    """Raises UsageError for a gate that is not in its range of `RANGES`; None is no gate."""
+    for name, value in given.items():
+        least, most = RANGES[name]
+        if value is not None and not (least <= value <= most and math.isfinite(value)):
+            meant = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+            raise UsageError(f"{name} is {meant}; {value:g} was given")
 
 
 def _findings(file: str | os.PathLike) -> list[dict]:

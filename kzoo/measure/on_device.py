@@ -15,6 +15,7 @@ from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError
 from kzoo.learn.evaluate import wilson
 from kzoo.learn.inputs import matching_data
+from kzoo.lite.check import check_gates
 from kzoo.lite.classify import classifier, evaluated, spread
 from kzoo.lite.inspect import inspect
 from kzoo.lite.interpret import ENCODINGS
@@ -105,6 +106,7 @@ def on_device(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is at least 1; {limit} was given")
+    check_gates({"min_agreement": min_agreement})
     if Path(file).suffix != ".tflite":
         raise UsageError(f"a device runs .tflite files; {str(file)!r} was given")
     found, contents = classifier(file), inspect(file, packed=False)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kzoo.errors import UsageError, nearest
 
@@ -20,7 +21,8 @@ TARGETS = {
     "micro": "TensorFlow Lite for Microcontrollers, in a process here",
     "emulated": "emulated:arm64, the C runner for arm64 under qemu; never a latency to quote",
 }
-"""Scheme → what it is. Each is `kzoo/measure/targets/SCHEME.py` with ``connect(where)``."""
+"""Scheme → what it is. Each is `kzoo/measure/targets/SCHEME.py` with ``connect(where)``, see
+`place_of`."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,37 @@ class Target(Protocol):
         """Leaves the target as it was found."""
 
 
+class Place(NamedTuple):
+    """A target's name, taken apart.
+
+    Attributes:
+        scheme: of `TARGETS`.
+        where: what stands behind its colon: "pi@a", "usb:0", or "".
+        machine: what an Edge TPU is attached to, a target's name too: "ssh:pi@a"; or "", of this
+            machine and of all other schemes.
+    """
+
+    scheme: str
+    where: str
+    machine: str
+
+
+def place_of(name: str) -> Place:
+    """Takes ``SCHEME[:WHERE][+MACHINE]`` apart.
+
+    Raises:
+        UsageError: no target has this name.
+    """
+    scheme = re.match("[^:+]*", name)[0]
+    where, machine = name.removeprefix(scheme), ""
+    if scheme == "coral":
+        where, _, machine = where.partition("+")
+    if scheme not in TARGETS or not re.match("(:|$)", where):
+        known = ", ".join(TARGETS)
+        raise UsageError(f"unknown target {name!r}; known: {known}{nearest(scheme, TARGETS)}")
+    return Place(scheme, where.removeprefix(":"), machine)
+
+
 @contextlib.contextmanager
 def open_target(name: str) -> Iterator[Target]:
     """Connects to a target and closes it after the block.
@@ -101,14 +134,9 @@ def open_target(name: str) -> Iterator[Target]:
         UsageError: no target has this name.
         MissingError: it is not there, or a tool to reach it is not; the message says what to do.
     """
-    scheme, _, where = name.partition(":")
-    module, _, over = scheme.partition("+")
-    if module not in TARGETS or (over and over not in TARGETS):
-        known = ", ".join(TARGETS)
-        raise UsageError(f"unknown target {name!r}; known: {known}{nearest(module, TARGETS)}")
-    if over:
-        where = f"{over}:{where}" if where else over
-    target = importlib.import_module(f"kzoo.measure.targets.{module}").connect(where)
+    place = place_of(name)
+    connect = importlib.import_module(f"kzoo.measure.targets.{place.scheme}").connect
+    target = connect(place.where, place.machine) if place.machine else connect(place.where)
     try:
         yield target
     finally:

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from kzoo.errors import BadInputError, KzooError
+from kzoo.errors import BadInputError, KzooError, UsageError
 from kzoo.files import output_folder, read_json, sha256, write_json
 from kzoo.lite.tflite_file import tflite_file
 from kzoo.measure.profile import profile_all
-from kzoo.measure.target import TARGETS
+from kzoo.measure.target import place_of
 from kzoo.progress import Progress, silent
 from kzoo.runs.config import read_values, valid
 
-MACHINE = r"(?:.+\+)?(adb|ssh):(?:[^@]*@)?(.*)"
-"""A target on a machine of its own; what else there is shares the processor of this one."""
+APART = ("adb", "ssh")
+"""Targets on a machine of their own; what else there is shares the processor of this one."""
 PLAIN = r"\w[\w.-]*"
 
 
@@ -47,8 +47,10 @@ class TargetConfig(BaseModel):
     @field_validator("on")
     @classmethod
     def _known(cls, on: str) -> str:
-        if on.partition(":")[0].partition("+")[0] not in TARGETS:
-            raise ValueError(f"a target is one of {', '.join(TARGETS)}, and where")
+        try:
+            place_of(on)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
         if on == "adb":
             raise ValueError(
                 "of a phone name the serial number too: adb:SERIAL, as in kzoo devices"
@@ -246,8 +248,9 @@ def _kept(config: FleetConfig, target: TargetConfig, model: str, digest: str) ->
 
 def _machine(on: str) -> str:
     """What two targets have in common that must not run at the same time."""
-    found = re.fullmatch(MACHINE, on)
-    return f"{found[1]}:{found[2]}" if found else "here"
+    place = place_of(place_of(on).machine or on)
+    user, _, machine = place.where.partition("@")
+    return f"{place.scheme}:{machine or user}" if place.scheme in APART else "here"
 
 
 def _fields(location: Sequence[object]) -> list[str]:

@@ -190,7 +190,7 @@ class CheckConfig(_Section):
 
     limit: int | None = Field(None, ge=1)
     min_agreement: float | None = Field(None, ge=0, le=1)
-    max_drop: float | None = None
+    max_drop: float | None = Field(None, ge=-100, le=100)
     max_float_ops: int | None = Field(None, ge=0)
 
 

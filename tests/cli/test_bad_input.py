@@ -141,6 +141,19 @@ CASES = {
     "unknown target": (USAGE, "known: host", "profile", "good.tflite", "--on", "hsot"),
     "unknown target to lint": (USAGE, "edgetpu", "lint", "good.tflite", "--target", "edgtpu"),
     "no share of a gate": (USAGE, "0<=x<=1", "lint", "good.tflite", "--gate", 95),
+    "no share of a check's gate": (
+        USAGE, "min_agreement is from 0 to 1; 2 was given", "check", "good.tflite", "--against",
+        "good.keras", "--data", "absent", "--min-agreement", 2, "--on", "adb:none",
+    ),
+    "no points of a gate": (
+        USAGE, "max_drop is from -100 to 100", "check", "good.tflite", "--against", "good.keras",
+        "--data", "absent", "--max-drop", "nan",
+    ),
+    "no count of a gate": (
+        USAGE, "max_float_ops is 0 or more; -1 was", "check", "good.tflite", "--against",
+        "good.keras", "--data", "absent", "--max-float-ops", -1,
+    ),
+    "no warm-up": (USAGE, "0 or more", "profile", "good.tflite", "--warm-up", -1),
     "unknown runtime": (USAGE, "tensorflow", "profile", "good.tflite", "--runtime", "tensorflw"),
     "no threads": (USAGE, "from 1", "profile", "good.tflite", "--threads", 0),
     "no runs": (USAGE, "at least 1", "profile", "good.tflite", "--min-runs", 0),

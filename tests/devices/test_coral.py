@@ -14,7 +14,6 @@ from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.lite.edgetpu import compiled, read
 from kzoo.measure.profile import profile
 from kzoo.measure.target import Setting, open_target
-from kzoo.measure.targets import coral
 from kzoo.measure.targets.device import Device
 from tests.devices import ssh_host
 
@@ -167,11 +166,12 @@ def test_what_is_left_on_the_cpu_is_told(mobilenet, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "where", ["gpu", "usb:x", "adb:R58N", "ssh", "ssh:", "usb:0+adb:R58N", "usb,pci"]
+    "where",
+    [":gpu", ":usb:x", "+adb:R58N", "+ssh", "+ssh:", ":usb:0+adb:R58N", ":usb,pci", ":usb+micro"],
 )
 def test_a_place_that_is_none_is_wrong_use(where):
-    with pytest.raises(UsageError, match=r"coral:usb"):
-        coral.connect(where)
+    with pytest.raises(UsageError, match=r"coral:usb"), open_target(f"coral{where}"):
+        pass
 
 
 def test_another_runner_or_delegate_is_wrong_use(mobilenet):

@@ -169,7 +169,7 @@ def test_an_interrupt_ends_the_devices_that_wait(rack, monkeypatch):
         ({"targets": [{"name": "x"}]}, r"targets\.0\.on is missing"),
         ({"targets": [HOST, {**HOST}]}, "two targets of the name 'python'"),
         ({"targets": [{"name": "../x", "on": "host"}]}, "it names a folder"),
-        ({"targets": [{"name": "x", "on": "hots"}]}, "a target is one of host, adb"),
+        ({"targets": [{"name": "x", "on": "hots"}]}, "unknown target .hots.*did you mean host"),
         ({"targets": [{"name": "x", "on": "adb"}]}, "name the serial number too"),
         ({"targets": [{**HOST, "threads": []}]}, "threads: .*at least 1 item"),
         ({"targets": [{**HOST, "threads": [0]}]}, "threads.*greater than 0"),

@@ -9,12 +9,14 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from kzoo.child import call
+from kzoo.cli.profile import SLOWEST, _operators
 from kzoo.errors import BadInputError, UsageError
 from kzoo.lite import flatbuffer
 from kzoo.lite.inspect import inspect
 from kzoo.measure import xnnpack
 from kzoo.measure.operators import operator_times
 from kzoo.measure.profile import profile, profile_all
+from kzoo.report.operators import by_layer
 from tests.measure.conftest import add_model
 
 
@@ -271,6 +273,17 @@ def test_weights_that_are_unpacked_first_are_weights(tmp_path):
 def test_what_cannot_be_asked_says_so(options, said, small):
     with pytest.raises(UsageError, match=said):
         profile(small, **options)
+
+
+def test_the_terminal_says_how_many_layers_it_leaves_out(by_delegate):
+    records = [record.to_dict() for record in by_delegate]
+    few = copy.deepcopy(records[0])
+    few["operators"]["operators"] = few["operators"]["operators"][:SLOWEST]
+    layers = len(by_layer(records[1]["operators"]["operators"]))
+    assert layers > SLOWEST
+    assert f"\n{layers - SLOWEST} more, see --json or --html" in _operators([records[1]])[0]
+    assert not any("more, see" in part for part in _operators([few]))
+    assert " more, see --json or --html" in _operators(records)[0]  # side by side
 
 
 def test_without_ops_there_are_none(small):

@@ -12,32 +12,32 @@ from kzoo.errors import BadInputError, MissingError, UsageError
 from kzoo.lite.edgetpu import Compiled, compiled
 from kzoo.measure.runners import PythonRunner
 from kzoo.measure.statistics import median
-from kzoo.measure.target import Setting
+from kzoo.measure.target import Setting, place_of
 from kzoo.measure.targets.device import Device, Runner
 
 FIRST_LONGER = 3.0
 """A first inference so many times longer than later ones is told of."""
 
 
-def connect(where: str = "") -> Coral:
-    """An Edge TPU; ``where`` is which one, and behind what: "", "usb", "pci:1", "ssh:USER@HOST".
+def connect(where: str = "", machine: str = "host") -> Coral:
+    """An Edge TPU; ``where`` is which one: "", "usb", "pci:1"; of several sticks, ":1" the second.
 
-    "host:PYTHON" is by the runtime of another environment here. Both together are
-    "usb:0+ssh:USER@HOST". Of several sticks, ":1" is the second.
+    ``machine`` is what it is attached to: "ssh:USER@HOST", "host", or "host:PYTHON", by the runtime
+    of another environment here.
 
     Raises:
-        UsageError: ``where`` is none of these.
+        UsageError: they are none of these.
         MissingError: as `kzoo.measure.targets.ssh.connect`.
     """
-    found = re.fullmatch(r"((?:usb|pci)?(?::\d+)?)(?:(?:^|\+)(ssh|host):(.+))?", where)
-    if not found:
+    attached = re.fullmatch("ssh:.+|host(:.+)?", machine)
+    if not attached or not re.fullmatch(r"(usb|pci)?(:\d+)?", where):
         raise UsageError(
             "an Edge TPU is coral, coral:usb, coral:pci, coral::1 (the second), or one of these "
-            f"and +ssh:USER@HOST or +host:PYTHON; not coral:{where}"
+            f"and +ssh:USER@HOST or +host:PYTHON; not coral:{where}+{machine}"
         )
-    device, over, machine = found.groups()
-    behind = importlib.import_module(f"kzoo.measure.targets.{over or 'host'}")
-    return Coral(behind.connect(machine or ""), device)
+    there = place_of(machine)
+    behind = importlib.import_module(f"kzoo.measure.targets.{there.scheme}")
+    return Coral(behind.connect(there.where), where)
 
 
 class Coral(Device):
