@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 import click
 
 from kzoo.cli.terminal import json_option, show, table
@@ -11,7 +14,12 @@ from kzoo.cli.terminal import json_option, show, table
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path())
 @click.option("--lan", is_flag=True, help="For other devices of the network, not this one alone.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="[default: a free one]")
-@click.option("-o", "--output", type=click.Path(), help="Folder for the records, a file each.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    help="Folder for the records.  [default: the ledger of the file's run]",
+)
 @click.option("--results", type=click.IntRange(0), help="End after so many.  [default: at Ctrl-C]")
 @click.option(
     "--warm-up",
@@ -28,11 +36,12 @@ def command(models, as_json, **options) -> None:
     """Serve a page on which any phone's or laptop's browser measures .tflite files.
 
     The page also classifies photos and the camera, which stay in the browser. What is measured
-    comes back here, a line each, and to the folder of --output.
+    comes back here, a line each, and is kept in the folder of --output, or, of a file in a run's
+    models/, in the ledger of that run, whose report shows it.
 
     \b
     Examples:
-      kzoo serve net.tflite
+      kzoo serve runs/quickstart/models/lenet5_int8.tflite
       kzoo serve net.tflite net_int8.tflite --lan --output results/
     """
     from kzoo.measure.serve import qr_code, serve
@@ -48,10 +57,20 @@ def command(models, as_json, **options) -> None:
     rows = [_row(record) for record in found["records"]]
     header = ("model", "device", "cores", "runs on", "threads", "p50 ms", "p90 ms", "runs")
     notes = [f"note  {note}" for each in found["records"] for note in each["notes"]]
-    kept = [f"kept  {len(found['files'])} in {options['output']}"] if found["files"] else []
-    parts = [table(header, rows), *dict.fromkeys(notes), *kept]
+    parts = [table(header, rows), *dict.fromkeys(notes), *_kept(found)]
     shown = "\n".join(parts) if rows else "no results"
     show(found, shown, as_json)
+
+
+def _kept(found: dict) -> list[str]:
+    folders = Counter(Path(file).parent for file in found["files"])
+    lines = [
+        f"kept  {count} in {folder}"
+        + (f"; kzoo report {folder.parent} shows them" if folder.name == "ledger" else "")
+        for folder, count in folders.items()
+    ]
+    left = len(found["records"]) - len(found["files"])
+    return lines + [f"not kept  {left}; --output FOLDER keeps them"] * bool(left)
 
 
 def _line(record: dict) -> str:

@@ -43,7 +43,7 @@ class Served:
         url: where the page was, its token included.
         models: the files, as given.
         records: what browsers measured, a `kzoo.measure.profile.Profile` each.
-        files: where they were written, if they were.
+        files: where they were written, of those that were.
     """
 
     url: str
@@ -79,18 +79,23 @@ def serve(
     Returns at Ctrl-C, or after ``results`` measurements. The page is at an address with a token,
     without which nothing is answered; photos stay in the browser.
 
+    The records of a file in a run's folder, ``RUN/models/FILE``, are kept in the run's ledger, and
+    `kzoo report` shows them; those of other files are kept where ``output`` is given.
+
     Args:
         models: one or several .tflite files, of float32 or uint8 inputs and outputs.
         lan: for other devices of the network; otherwise for this machine alone. As that is plain
             http, browsers there give one thread, no WebGPU and no live camera.
         port: 0 takes a free one.
-        output: a folder for the records, one JSON file each; made if it is not there.
+        output: a folder for the records, one JSON file each; made if it is not there. None: a run's
+            ledger, see above.
         results: how many measurements to wait for; None: until Ctrl-C.
         warm_up: seconds of runs before the timed ones, at most; 0: none but the first inference.
         min_runs: timed runs, at least.
         min_seconds: of timed runs, at least.
         opened: told the address.
-        told: told each record as it comes, or in a line what went wrong in a browser.
+        told: told each record as it comes, then in a line where it is kept; or in a line what went
+            wrong in a browser.
 
     Raises:
         UsageError: no model, a number out of range, the port is taken, or the output is a file.
@@ -108,8 +113,9 @@ def serve(
     if results is not None and results < 0:
         raise UsageError(f"results is 0 or more, not {results}")
     pages = [shown(model) for model in given]
-    if output is not None:
-        output_folder(output)
+    folders = [_ledger_of(model) if output is None else Path(output) for model in given]
+    for folder in filter(None, folders):
+        output_folder(folder)
     most = MOST_RESULTS if results is None else results
     setting = Setting(warm_up=warm_up, min_runs=min_runs, min_seconds=min_seconds)
     came, records, files = threading.Condition(), [], []
@@ -119,15 +125,19 @@ def serve(
         with came:
             if len(records) >= most:
                 raise Refused(429, "there were enough results")
+            folder = folders[found.model]
             try:
                 made = _profile(str(given[found.model]), pages[found.model], found, setting)
-                if output is not None:
-                    files.append(str(_write(output_folder(output), made)))
+                if folder:
+                    in_ledger = setting if output is None else None
+                    files.append(str(_write(output_folder(folder), made, in_ledger)))
             except KzooError as error:
                 told(str(error))
                 raise Refused(500, "see the terminal") from error
             records.append(made)
             told(made)
+            if folder:
+                told(f"kept as {files[-1]}")
             came.notify()
         return summary(found)
 
@@ -175,16 +185,48 @@ def _profile(name: str, page: Shown, found: Timed, setting: Setting) -> Profile:
     return measured.record(target, setting)
 
 
-def _write(folder: Path, made: Profile) -> Path:
-    """A name of the model and the device, with the first number that is free."""
-    told = made.device
-    words = f"{Path(made.model).stem} {told['model'] or told['system']} {told['processor']}"
-    stem = re.sub(r"[^a-z0-9_]+", "-", words.lower()).strip("-")[:100]
+def _ledger_of(model: str | os.PathLike) -> Path | None:
+    """The ledger of the run in whose ``models/`` a file lies; None of other files."""
+    models = Path(model).absolute().parent
+    run = models.parent
+    if models.name != "models" or not (run / "run.json").is_file():
+        return None
+    ledger = run / "ledger"
+    return Path(os.path.relpath(ledger)) if ledger.is_dir() else None
+
+
+def _write(folder: Path, made: Profile, in_ledger: Setting | None) -> Path:
+    """A name of the model and the device, with the first number that is free.
+
+    In a ledger, the record has the fields of every step's, with the profile as its result.
+    """
+    told, model = made.device, Path(made.model).stem
+    words = f"{told['model'] or told['system']} {told['processor']}"
+    stem = _plain(words if in_ledger else f"{model} {words}")
+    if in_ledger:  # no step's name has a "-", so that a step's record is never of this name
+        stem = f"{model}.served-{stem}"
     number = 1
     while (path := folder / f"{stem}-{number}.json").exists():
         number += 1
-    write_json(path, made.to_dict())
+    record = made.to_dict()
+    if in_ledger:
+        rules = ("warm_up", "min_runs", "min_seconds")
+        record = {
+            "step": "serve",
+            "model": model,
+            "inputs": {"model": made.model_sha256},
+            "settings": {name: getattr(in_ledger, name) for name in rules},
+            "outputs": {},
+            "result": record,
+            "date": made.date,
+            "environment": made.environment,
+        }
+    write_json(path, record)
     return path
+
+
+def _plain(words: str) -> str:
+    return re.sub(r"[^a-z0-9_]+", "-", words.lower()).strip("-")[:100]
 
 
 def qr_code(text: str) -> str:

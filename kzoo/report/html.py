@@ -46,6 +46,7 @@ def write_report(folder: str | os.PathLike) -> Path:
         models=[
             _model(records, model, row) for model, row in zip(records.models, found, strict=True)
         ],
+        served=sections.served(records),
         data=sections.data_section(records),
         environments=sections.environments(records),
         states=sections.device_states(records),

@@ -30,6 +30,10 @@ MADE_BY = {
 """Step → the inputs that are another step's output, by the names that its record gives them."""
 
 
+SERVED = "ledger/*.served-*.json"
+"""What `kzoo serve` keeps in a run's folder."""
+
+
 @dataclass(frozen=True)
 class Records:
     """A run's folder, as far as it was written.
@@ -45,6 +49,7 @@ class Records:
         distilled: a distilled model → the names of its "teacher" and of the same network trained
             "alone".
         chains: a network → those that compressions made of it, each of the one before.
+        served: the file and the record of each measurement that came through `kzoo serve`.
     """
 
     folder: Path
@@ -56,10 +61,12 @@ class Records:
     wanted: dict[str, tuple[str, ...]]
     distilled: dict[str, dict[str, str]]
     chains: dict[str, tuple[str, ...]]
+    served: tuple[tuple[Path, dict], ...]
 
     def all(self) -> list[dict]:
         """Every record, the dataset's first."""
         found = [record for steps in self.steps.values() for record in steps.values()]
+        found += [record for _, record in self.served]
         return [self.data, *found] if self.data else found
 
     def trainer(self, model: str) -> str:
@@ -126,19 +133,19 @@ def read_records(folder: str | os.PathLike) -> Records:
         name=name,
         models=models,
         config=config.read_text(errors="replace") if config.is_file() else "",
-        data=_read(folder, "dataset", "data"),
+        data=_read(ledger(folder, "dataset", "data")),
         steps={
-            model: {step: found for step in STEPS if (found := _read(folder, model, step))}
+            model: {step: found for step in STEPS if (found := _read(ledger(folder, model, step)))}
             for model in models
         },
         wanted=wanted,
         distilled=distilled,
         chains=chains,
+        served=tuple((path, _read(path)) for path in sorted(folder.glob(SERVED))),
     )
 
 
-def _read(folder: Path, model: str, step: str) -> dict | None:
-    path = ledger(folder, model, step)
+def _read(path: Path) -> dict | None:
     if not path.is_file():
         return None
     record = read_json(path)

@@ -109,6 +109,47 @@ def _why_slow(records: Records, model: str) -> str:
     return " This processor has no dot products of bytes, which int8 gets its speed from."
 
 
+def served(records: Records) -> dict | None:
+    """What browsers measured through `kzoo serve`, file by file and the fastest first."""
+    written = {digest for record in records.all() for digest in record["outputs"].values()}
+    rows = []
+    for path, record in records.served:
+        with damaged(path, "kzoo serve"):
+            found, (run,) = record["result"], record["result"]["runs"]
+            device, latency = found["device"], run["latency"]
+            earlier = "" if found["model_sha256"] in written else " (earlier)"
+            wasm = found["delegate"].startswith("wasm")
+            name = ", ".join(each for each in (device["model"], device["system"]) if each)
+            row = {
+                "file": record["model"] + earlier,
+                "device": name,
+                "cores": str(device["cores"]),
+                "browser": device["processor"],
+                "on": _threads(run["threads"]) if wasm else found["delegate"],
+                "p50": milliseconds(latency["p50_ms"]),
+                "p90": milliseconds(latency["p90_ms"]) if latency["valid"] else "INVALID",
+                "count": f"{latency['count']:,}",
+                "kind": found["kind"],
+                "date": record["date"][:16].replace("T", " "),
+                "notes": [str(note) for note in found["notes"]],
+            }
+            rows.append((record["model"], float(latency["p50_ms"]), row))
+    if not rows:
+        return None
+    ordered = [row for *_, row in sorted(rows, key=lambda each: each[:2])]
+    notes = [
+        f"{row['file']}, {row['device']}, {row['browser']}: {note}"
+        for row in ordered
+        for note in row["notes"]
+    ]
+    earlier = any(row["file"].endswith(" (earlier)") for row in ordered)
+    return {"rows": ordered, "notes": list(dict.fromkeys(notes)), "earlier": earlier}
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
 def data_section(records: Records) -> dict | None:
     """The dataset: images per class and split, and what validation found."""
     if not records.data:

@@ -113,7 +113,7 @@ def test_check_has_the_device_in_its_record(lite_int8, trained, capsys):
     given += ["--min-agreement", "0.5"]
     assert cli([*map(str, given), "--max-drop", "-100"], standalone_mode=False) == 1
     assert "20 of 20 images are bit-equal" in capsys.readouterr().out
-    with pytest.raises(UsageError, match="min_agreement is from 0 to 1; 1.01 was given"):
+    with pytest.raises(UsageError, match=r"min_agreement is from 0 to 1; 1\.01 was given"):
         on_device(lite_int8, "digits", on="host", min_agreement=1.01)
 
 

@@ -23,7 +23,7 @@ import pytest
 
 import kzoo
 from kzoo.errors import BadInputError, MissingError, UsageError
-from kzoo.files import read_json, sha256
+from kzoo.files import read_json, sha256, write_json
 from kzoo.measure import web_server
 from kzoo.measure.deploy import deploy_file
 from kzoo.measure.litert_js import litert_js
@@ -32,6 +32,8 @@ from kzoo.measure.statistics import latency
 from kzoo.measure.target import Setting
 from kzoo.measure.web_page import Shown, browser_name, shown, site
 from kzoo.measure.web_server import MAX_CONNECTIONS, Post, lan_address, serving
+from kzoo.report.html import write_report
+from tests.report.conftest import write_run
 
 MARK = "b1e5c0de"
 
@@ -347,6 +349,78 @@ def test_a_result_becomes_the_record_of_every_other_target(server, tiny):
     (file,) = served.files
     assert Path(file).parent == server.folder
     assert read_json(file) == made.to_dict()
+
+
+@pytest.fixture
+def run(tiny, tmp_path, monkeypatch):
+    """A run's folder, whose alpha has the bytes of `tiny` as its file; and the path of the file."""
+    monkeypatch.chdir(tmp_path)
+    folder = write_run(tmp_path / "runs" / "mini")
+    (folder / "models").mkdir(exist_ok=True)
+    file = folder / "models" / "alpha_int8.tflite"
+    file.write_bytes(tiny.read_bytes())
+    path = folder / "ledger" / "alpha.quantize.json"
+    record = read_json(path)
+    record["outputs"] = {"models/alpha_int8.tflite": sha256(tiny)}
+    write_json(path, record)
+    return file.relative_to(tmp_path)
+
+
+def test_results_of_a_run_s_file_go_into_its_ledger_and_its_report(run, tmp_path):
+    others = [
+        RESULT,
+        RESULT,
+        RESULT | {"device": DEVICE | {"model": "Fair<b>phone 5"}, "threads": 4},
+    ]
+    files = []
+    for result in (RESULT, RESULT, other):
+        with kzoo_serve(run, None) as server:
+            _, served = server.end(result)
+        files += served.files
+        assert server.told[1] == f"kept as {served.files[0]}"
+    assert files == [f"runs/mini/ledger/alpha_int8.served-{name}.json" for name in (
+        "pixel-8-chrome-150-1", "pixel-8-chrome-150-2", "fair-b-phone-5-chrome-150-1",
+    )]  # fmt: skip
+    record = read_json(files[2])
+    assert (record["step"], record["model"]) == ("serve", "alpha_int8")
+    assert record["result"] == served.records[0].to_dict()
+    page = write_report("runs/mini").read_text()
+    section = page[page.index('<h2 id="devices">') : page.index('<h2 id="data">')]
+    for told in ("Pixel 8, Android 15", "Fair&lt;b&gt;phone 5", "4 threads", "1 thread<",
+                 "Chrome 150", ">measured<", "steps of 100 us"):  # fmt: skip
+        assert told in section
+    assert section.count("alpha_int8<") == 3
+    assert "(earlier)" not in section
+    with kzoo_serve(run, tmp_path / "elsewhere") as server:
+        assert Path(server.end()[1].files[0]).parent == tmp_path / "elsewhere"
+    assert len([*(tmp_path / "runs" / "mini" / "ledger").glob("*.served-*")]) == 3
+    write_json("runs/mini/ledger/alpha.quantize.json",
+               read_json("runs/mini/ledger/alpha.quantize.json") | {"outputs": {}})  # fmt: skip
+    assert write_report("runs/mini").read_text().count("alpha_int8 (earlier)<") == 3
+
+
+@pytest.mark.parametrize("missing", ["ledger", "run.json", "models"])
+def test_a_file_that_is_in_no_run_is_kept_by_output_alone(missing, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run/ledger").mkdir(parents=True) if missing != "ledger" else Path("run").mkdir()
+    if missing != "run.json":
+        Path("run/run.json").write_text("{}")
+    (model := Path("run", "other" if missing == "models" else "models", "a.tflite")).parent.mkdir()
+    model.write_bytes(tiny.read_bytes())
+    with kzoo_serve(model, None) as server:
+        _, served = server.end()
+    assert served.files == []
+    assert [type(each) for each in server.told] == [type(served.records[0])]
+
+
+def test_a_damaged_record_of_a_device_is_named(run):
+    with kzoo_serve(run, None) as server:
+        (file,) = server.end()[1].files
+    record = read_json(file)
+    del record["result"]["device"]
+    write_json(file, record)
+    with pytest.raises(BadInputError, match=r"served-pixel-8-chrome-150-1\.json.*is damaged"):
+        write_report("runs/mini")
 
 
 def test_the_page_is_told_the_rules(server):
