@@ -367,11 +367,7 @@ def run(tiny, tmp_path, monkeypatch):
 
 
 def test_results_of_a_run_s_file_go_into_its_ledger_and_its_report(run, tmp_path):
-    others = [
-        RESULT,
-        RESULT,
-        RESULT | {"device": DEVICE | {"model": "Fair<b>phone 5"}, "threads": 4},
-    ]
+    other = RESULT | {"device": DEVICE | {"model": "Fair<b>phone 5"}, "threads": 4}
     files = []
     for result in (RESULT, RESULT, other):
         with kzoo_serve(run, None) as server:
