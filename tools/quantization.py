@@ -9,8 +9,8 @@ was published of others stands beside them, from docs/published_quantization.csv
 
 `make` goes on where it was stopped. Networks have ten classes, their smallest input and random
 weights: what is shown is what a recipe makes of the operators, and what it refuses, and not how
-good it is. BatchNorm and calibration are of crops of scikit-learn's two sample photos. A crash of
-the converter is a refusal, and the rest goes on.
+good it is. BatchNorm is of crops of scikit-learn's two sample photos and of noise, calibration of
+the crops. A crash of the converter is a refusal, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -113,8 +113,11 @@ def make(row: Entry) -> dict:
     record = {}
     with tempfile.TemporaryDirectory() as folder:
         model, shown = build(row.name, size=row.min_size, classes=10, seed=0), photos(small)
-        # So that no signal grows or vanishes.
-        recalibrate(model, shown, np.arange(len(shown)))
+        # So that no signal grows or vanishes. Photos alone leave channels that hardly vary, which
+        # BatchNorm blows up.
+        noise = np.random.default_rng(0).integers(0, 256, shown.shape, np.uint8)
+        seen = np.concatenate([shown, noise])
+        recalibrate(model, seen, np.arange(len(seen)))
         tame(model, shown)
         keras_file = save_model(model, f"{folder}/model.keras")
         for recipe in (None, *RECIPES):
