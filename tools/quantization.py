@@ -156,7 +156,8 @@ def accuracies() -> list[str]:
     rows = []
     for (model, data, images), found in sorted(groups.items()):
         float_ = 100 * statistics.mean(record["float"] for record in found)
-        cells = [f"{model}, {images} images of {data}, {len(found)} seeds", f"{float_:.1f} %"]
+        seeds = f", {len(found)} seeds" if len(found) > 1 else ""
+        cells = [f"{model}, {images} images of {data}{seeds}", f"{float_:.1f} %"]
         for recipe in RECIPES:
             made = [record["recipes"][recipe] for record in found]
             lost = 100 * statistics.mean(row["accuracy"] for row in made) - float_
