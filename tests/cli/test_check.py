@@ -27,9 +27,9 @@ def test_the_usual_gates_are_met_or_named(checked, lite_int8):
     for told in ("reference kernels", "more threads", "batches of 4", "min_agreement 0.97"):
         assert told in text
     assert "gates not met" not in text
-    code, text = checked(lite_int8, "--gate", "--min-agreement", 1.01)
+    code, text = checked(lite_int8, "--gate", "--max-drop", -100)
     assert code == 1
-    assert "below 1.01" in text.split("gates not met")[1]
+    assert "drops by" in text.split("gates not met")[1]
 
 
 def test_the_worst_classes_are_shown_and_all_are_in_the_record(
