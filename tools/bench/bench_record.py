@@ -34,13 +34,18 @@ def finish(
         spread = f"[{row['min']:.4f}, {row['max']:.4f}]"
         print(f"  {name:42s} {row['median']:9.4f}  {spread:20s} x {row['median'] / base:.3f}")
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        record = {
-            "title": title,
-            "unit": unit,
-            "reference": reference,
-            "rows": rows,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "environment": environment(),
-        }
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        write(path, title=title, unit=unit, reference=reference, rows=rows)
+
+
+def write(path: Path, **record: object) -> None:
+    """The record of a benchmark, with its date and environment.
+
+    It has a title, and rows by name with a reference, as `finish` makes them, or a table: a header,
+    cells and a note. `tools/results.py` shows both.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record |= {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n")

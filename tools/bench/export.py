@@ -11,8 +11,6 @@ thread, each time in a fresh process; a ratio is kzoo's median over theirs.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import statistics
 import sys
@@ -20,10 +18,11 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from bench_record import write
 from conversion import silenced
 
 NAMES = {
-    "mobilenet": "MobileNet",
+    "mobilenet_v1": "MobileNet",
     "mobilenet_v2": "MobileNetV2",
     "mobilenet_v3_small": "MobileNetV3Small",
     "mobilenet_v3_large": "MobileNetV3Large",
@@ -46,32 +45,28 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-    from kzoo.environment import environment
-
-    rows = {}
+    rows = []
     print(f"{'':20s} {'float kzoo':>11s} {'theirs':>8s} {'ratio':>6s}", end="")
     print(f" {'int8 kzoo':>10s} {'theirs':>8s} {'ratio':>6s}   (ms, median)")
     for name in options.names:
         with tempfile.TemporaryDirectory() as folder, silenced():
             files = made(name, Path(folder))
             times = timed(files, options.rounds)
-        row = rows[name] = {kind: statistics.median(each) for kind, each in times.items()}
+        row = {kind: statistics.median(each) for kind, each in times.items()}
         cells = [name.ljust(20)]
         for kind, width in (("float32", 11), ("int8", 10)):
             ours, theirs = row[f"kzoo {kind}"], row[f"keras {kind}"]
-            row[f"ratio {kind}"] = ours / theirs
             cells += [f"{ours:{width}.3f}", f"{theirs:8.3f}", f"{ours / theirs:6.3f}"]
         print(" ".join(cells), flush=True)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        record = {
-            "title": "latency beside keras.applications and Keras' export",
-            "unit": "ms",
-            "rows": rows,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "environment": environment(),
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        rows.append([cell.strip() for cell in cells])
+        if options.json:  # after each, as all take long
+            write(
+                options.json,
+                title="latency beside keras.applications and Keras' export",
+                header=["ms", "float kzoo", "theirs", "ratio", "int8 kzoo", "theirs", "ratio"],
+                cells=rows,
+                note=f"Random weights, one thread, medians of {options.rounds} alternated rounds.",
+            )
 
 
 def made(name: str, folder: Path) -> dict[str, Path]:
@@ -88,10 +83,10 @@ def made(name: str, folder: Path) -> dict[str, Path]:
     own = save_model(kzoo.build(name, flavour="keras", seed=0), folder / "own.keras")
     files = {f"{who} {kind}": folder / f"{who}_{kind}.tflite"
              for who in ("kzoo", "keras") for kind in ("float32", "int8")}  # fmt: skip
-    theirs = getattr(keras.applications, NAMES[name])(weights=None)
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (CALIBRATION, *theirs.inputs[0].shape[1:]), np.uint8
-    )
+    # Some have no size of their own where they have no weights.
+    shape = keras.saving.load_model(own, compile=False).input_shape[1:]
+    theirs = getattr(keras.applications, NAMES[name])(weights=None, input_shape=shape)
+    pixels = np.random.default_rng(0).integers(0, 256, (CALIBRATION, *shape), np.uint8)
     for recipe, kind in ((None, "float32"), ("int8", "int8")):
         # Keras' files take and give float32, so both do here.
         images = pixels if recipe else None
