@@ -2,8 +2,9 @@
 
 Of each network the same architecture, with random weights: built by kzoo, converted and quantized
 by it; and built by keras.applications, exported by ``model.export(format="litert")``, and made int8
-by TensorFlow's default post-training quantization. All four files are measured in turns, one
-thread, each time in a fresh process; a ratio is kzoo's median over theirs.
+by TensorFlow's default post-training quantization. All take pixels: those of keras.applications
+that leave their normalization to the caller get kzoo's layer in front. All four files are measured
+in turns, one thread, each time in a fresh process; a ratio is kzoo's median over theirs.
 
     python tools/bench/export.py [NAME ...] [--rounds 3] [--json FILE]
 """
@@ -83,9 +84,13 @@ def made(name: str, folder: Path) -> dict[str, Path]:
     own = save_model(kzoo.build(name, flavour="keras", seed=0), folder / "own.keras")
     files = {f"{who} {kind}": folder / f"{who}_{kind}.tflite"
              for who in ("kzoo", "keras") for kind in ("float32", "int8")}  # fmt: skip
-    # Some have no size of their own where they have no weights.
-    shape = keras.saving.load_model(own, compile=False).input_shape[1:]
+    net = keras.saving.load_model(own, compile=False)
+    shape = net.input_shape[1:]  # some of Keras have none where they have no weights
     theirs = getattr(keras.applications, NAMES[name])(weights=None, input_shape=shape)
+    inside = {type(layer).__name__ for layer in theirs.layers}
+    if not inside & {"Rescaling", "Normalization"}:
+        image = keras.Input(shape)
+        theirs = keras.Model(image, theirs(net.get_layer("preprocess")(image)))
     pixels = np.random.default_rng(0).integers(0, 256, (CALIBRATION, *shape), np.uint8)
     for recipe, kind in ((None, "float32"), ("int8", "int8")):
         # Keras' files take and give float32, so both do here.
@@ -96,7 +101,7 @@ def made(name: str, folder: Path) -> dict[str, Path]:
     converter = tf.lite.TFLiteConverter.from_keras_model(theirs)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: (
-        [image[None].astype(np.float32) / 127.5 - 1] for image in pixels
+        [image[None].astype(np.float32)] for image in pixels
     )
     files["keras int8"].write_bytes(converter.convert())
     return files
