@@ -230,13 +230,13 @@ def test_a_slow_client_is_hung_up_on(begun, about, monkeypatch):
         slow.sendall(begun.format(token=page.token).encode() or b"G")
         start = time.monotonic()
         with contextlib.suppress(OSError):
-            while time.monotonic() - start < 10:
+            while time.monotonic() - start < 20:
                 slow.sendall(b"G")
                 slow.settimeout(0.1)
                 with contextlib.suppress(TimeoutError):
                     if not slow.recv(1000):
                         break
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10  # the limit by default
         assert not page.taken
         assert get(page, f"/{page.token}/")[0] == 200
 
