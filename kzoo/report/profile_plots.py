@@ -13,6 +13,13 @@ LEFT, RIGHT, TOP, BOTTOM = 62.0, 16.0, 14.0, 46.0
 NAMED = 6
 """Dots of a roofline that are numbered."""
 BINS = 72
+STEPS = (
+    (1,),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9),
+)
+"""Ticks of a decade, from few to many."""
 
 
 class Log:
@@ -29,11 +36,15 @@ class Log:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """1, 2, 5, 10, ...; of many decades whole ones alone."""
-        steps = (1,) if self.high - self.low > 5 * math.log(10) else (1, 2, 5)
+        """Two at least; 1, 2, 5, 10, ... where that is enough, of many decades whole ones alone."""
         decades = range(math.floor(self.low / math.log(10)), math.ceil(self.high / math.log(10)))
-        every = [step * 10.0**decade for decade in decades for step in steps]
-        return [each for each in every if self.low <= math.log(each) <= self.high]
+        many = self.high - self.low > 5 * math.log(10)
+        for steps in STEPS[not many :]:
+            every = [step * 10.0**decade for decade in decades for step in steps]
+            found = [each for each in every if self.low <= math.log(each) <= self.high]
+            if len(found) >= 3:
+                break
+        return found
 
 
 def roofline(operators: Sequence[Mapping], peak: Mapping) -> str:
