@@ -15,6 +15,7 @@ from kzoo.errors import BadInputError
 from kzoo.lite import flatbuffer
 from kzoo.lite.alone import compared, kernels_of, one_at_a_time
 from kzoo.lite.interpret import ENCODINGS
+from kzoo.lite.pixels import front
 from kzoo.lite.source import source
 from kzoo.lite.tensors import Runner, paired
 from kzoo.lite.translate import feeding
@@ -57,11 +58,14 @@ def measure(
     every = np.load(images_file)
     images = every[:limit]
     rounded = Path(file).read_bytes()
-    port = flatbuffer.parse(rounded, file).subgraphs[0]
+    parsed = flatbuffer.parse(rounded, file)
+    port = parsed.subgraphs[0]
     io = flatbuffer.DTYPES[port.tensors[port.inputs[0]].type]
     if io not in ENCODINGS:
         raise BadInputError(f"{file} takes {io}; {', '.join(ENCODINGS)} are expected")
-    data, normalization, cast, _ = source(model, normalize).in_float("int8", io, "probabilities")
+    fold = "MUL" not in {flatbuffer.operator(parsed, op) for op in front(parsed)}
+    made_of = source(model, normalize)
+    data, normalization, cast, _ = made_of.in_float("int8", io, "probabilities", fold)
     feed = feeding(normalization, cast)
     pairs = paired(data, rounded)
     if not pairs:

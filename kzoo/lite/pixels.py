@@ -61,36 +61,6 @@ def as_uint8(data: bytes) -> bytes:
     return flatbuffer.serialize(model)
 
 
-def without_normalization(data: bytes) -> tuple[bytes, list[float] | None]:
-    """The file without a product and a sum by one number each at its start.
-
-    Returns the file, and [scale, offset] of what was taken away, or the file as it is and None.
-    The scale is positive, and some pixel becomes 0, as the zero point must be one in [0, 255].
-    """
-    model = flatbuffer.parse(data)
-    graph = model.subgraphs[0]
-    at, found, gone = int(graph.inputs[0]), [1.0, 0.0], []
-    for name in (("MUL",), ("ADD", "SUB")):
-        readers = [op for op in graph.operators if at in op.inputs]
-        if len(readers) != 1 or flatbuffer.operator(model, readers[0]) not in name:
-            break
-        number = _number(model, readers[0], at)
-        if number is None or _activation(readers[0]):
-            break
-        if "MUL" in name:
-            found[0] = number
-        else:
-            found[1] = -number if flatbuffer.operator(model, readers[0]) == "SUB" else number
-        gone.append(readers[0])
-        at = int(readers[0].outputs[0])
-    scale, offset = found
-    if not gone or scale <= 0 or not 0 <= -offset / scale <= 255:
-        return data, None
-    graph.inputs = [at]
-    graph.operators = [op for op in graph.operators if op not in gone]
-    return flatbuffer.serialize(model), found
-
-
 def with_frame(data: bytes, frame: Sequence[int], crop: float = 1.0) -> bytes:
     """The file, taking frames of a camera: it cuts out the middle and makes that its size.
 
@@ -275,22 +245,6 @@ def without_front(file: str, output: str) -> list[str]:
         graph.operators = [op for op in graph.operators if op not in gone]
         Path(output).write_bytes(flatbuffer.serialize(model))
     return [flatbuffer.operator(model, op) for op in gone]
-
-
-def _activation(op: schema.OperatorT) -> int:
-    return getattr(op.builtinOptions, "fusedActivationFunction", 0) or 0
-
-
-def _number(model: schema.ModelT, op: schema.OperatorT, tensor: int) -> float | None:
-    """The one number that an operator joins a tensor with; the tensor stands first."""
-    if len(op.inputs) != 2 or int(op.inputs[0]) != tensor:
-        return None
-    other = model.subgraphs[0].tensors[int(op.inputs[1])]
-    raw = model.buffers[other.buffer].data
-    if raw is None or other.type != flatbuffer.FLOAT32:
-        return None
-    values = np.frombuffer(bytes(raw), np.float32)
-    return float(values[0]) if values.size and (values == values[0]).all() else None
 
 
 def _in_front(model: schema.ModelT, steps: Sequence[tuple[str, np.ndarray | None]]) -> list[int]:

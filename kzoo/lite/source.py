@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from kzoo.lite import flatbuffer, pixels
 from kzoo.lite.classify import gives_logits
 from kzoo.lite.interpret import infer
 from kzoo.lite.metadata import read_metadata
+from kzoo.lite.normalization import in_first_kernels, without_normalization
 from kzoo.lite.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -35,9 +37,10 @@ class Source:
         image: (h, w, c).
         classes: how many outputs.
         probabilities: whether that is all it gives, and no logits.
-        in_float: ``(recipe, io, head)`` -> the float .tflite that a recipe starts from; [scale,
-            offset] of the normalization that the input's quantization is to take over, or None;
-            whether the file casts uint8 pixels itself; and what is still to be put into it.
+        in_float: ``(recipe, io, head, fold)`` -> the float .tflite that a recipe starts from, with
+            ``fold`` its normalization in the first kernels where that is exact; [scale, offset] of
+            the one that the input's quantization is to take over, or None; whether the file casts
+            uint8 pixels itself; and what is still to be put into it.
         outputs: ``(images, indices)`` -> float32 (n, classes): logits, or ``probabilities``.
         net: the Keras network, or None.
     """
@@ -46,7 +49,7 @@ class Source:
     image: tuple[int, int, int]
     classes: int
     probabilities: bool
-    in_float: Callable[[str | None, str, str], tuple[bytes, list[float] | None, bool, dict]]
+    in_float: Callable[[str | None, str, str, bool], tuple[bytes, list[float] | None, bool, dict]]
     outputs: Callable[[np.ndarray, np.ndarray], np.ndarray]
     net: keras.Model | None = None
 
@@ -94,7 +97,7 @@ def _of_keras(path: str | Path, rounded: bool, normalize, sparse: bool) -> Sourc
         image=net.inputs[0].shape[1:],
         classes=net.outputs[0].shape[1],
         probabilities=gives_probabilities(net),
-        in_float=lambda recipe, io, head: in_float(net, recipe, io, head, sparse),
+        in_float=partial(in_float, net, sparse=sparse),
         outputs=lambda images, indices: outputs(computed, images, indices),
         net=net,
     )
@@ -112,7 +115,7 @@ def _of_file(path: str, normalize: Sequence[Sequence[float]] | None) -> Source:
     bare = flatbuffer.without_softmax(data) if softmax else data
     probabilities = not softmax and not gives_logits(infer(bare, _noise(image), cores())[0], None)
 
-    def in_float(recipe: str | None, io: str, head: str):
+    def in_float(recipe: str | None, io: str, head: str, fold: bool):
         if recipe and (kind := _reduced(data)):
             raise BadInputError(
                 f"the weights of {path} are {kind} already; the float32 file or the Keras network "
@@ -121,7 +124,9 @@ def _of_file(path: str, normalize: Sequence[Sequence[float]] | None) -> Source:
         whole = recipe is not None and RECIPES[recipe].activations == 8
         found, folded = bare, None
         if whole and io != "float32":
-            found, folded = pixels.without_normalization(found)
+            found, folded = without_normalization(found)
+        if fold:
+            found, _ = in_first_kernels(found)
         if io == "uint8" and not whole:
             found = pixels.as_uint8(found)
         if head == "probabilities" and not probabilities:

@@ -21,6 +21,7 @@ from kzoo.lite.bias_correction import IMAGES, corrected
 from kzoo.lite.calibration import calibrated
 from kzoo.lite.flatbuffer import APART, filled, finish, graph_input, named, operator, parse
 from kzoo.lite.metadata import with_metadata
+from kzoo.lite.normalization import in_first_kernels
 from kzoo.lite.ranges import in_one_step, learned
 from kzoo.lite.recipes import RECIPES
 from kzoo.lite.source import source
@@ -76,7 +77,7 @@ def translate(
     calibration = Path(work, "calibration.npy")
     images = np.load(calibration) if calibration.exists() else None
     started = time.perf_counter()
-    data, normalization, cast, kernels = made_of.in_float(recipe, io, head)
+    data, normalization, cast, kernels = made_of.in_float(recipe, io, head, not learned_ranges)
     found, told, feed = {}, {}, feeding(normalization, cast)
     if bits:
         found, told = calibrated(data, images, feed, ranges, samples, progress)
@@ -140,13 +141,14 @@ def translate(
 
 
 def in_float(
-    net, recipe: str | None, io: str, head: str, sparse: bool = False
+    net, recipe: str | None, io: str, head: str, fold: bool, sparse: bool = False
 ) -> tuple[bytes, list[float] | None, bool, dict[str, np.ndarray]]:
     """The float .tflite that a recipe starts from, its tensors called by the network's layers.
 
     Returns its bytes, [scale, offset] of the normalization that the input's quantization is to
     take over, or None, whether the file casts uint8 pixels itself, and, where there is no recipe,
     what is still to be put in the place of some of its inputs, see `kzoo.lite.flatbuffer.filled`.
+    Without ``fold`` the first kernels are the network's, and its normalized pixels a tensor.
     """
     import tensorflow as tf
 
@@ -162,6 +164,8 @@ def in_float(
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     kernels = {f"{each.layer.name}/kernel": each.kernel for each in large}
     data = named(converter.convert(), {layer.name for layer in net._flatten_layers()}, [*kernels])
+    if fold:
+        data, kernels = in_first_kernels(data, kernels)
     if recipe and kernels:
         data, kernels = filled(data, kernels), {}
     return finish(data, _gives(net, head)), normalization, cast, kernels
