@@ -18,7 +18,7 @@ from kzoo.errors import BadInputError
 from kzoo.lite import pixels, recipes
 from kzoo.lite.apart import Apart, apart, run_apart
 from kzoo.lite.bias_correction import IMAGES, corrected
-from kzoo.lite.calibration import calibrated
+from kzoo.lite.calibration import calibrated, runnable
 from kzoo.lite.flatbuffer import APART, filled, finish, graph_input, named, operator, parse
 from kzoo.lite.metadata import with_metadata
 from kzoo.lite.normalization import in_first_kernels
@@ -88,6 +88,8 @@ def translate(
             image = images[:1]
             found |= learned(data, feed(image), *ranged_values(made_of.net, image, notes["ranges"]))
             told = {"ranges": "learned", "images": 0}
+        if bits == 8:
+            found = runnable(data, found)
     if recipe:
         exact, data = data, recipes.applied(data, recipe, found, io, exclude)
         if images is not None and not learned_ranges:

@@ -7,6 +7,7 @@ import pytest
 
 from kzoo.lite import calibration, flatbuffer
 from kzoo.lite.calibration import BINS, calibrated
+from kzoo.lite.interpret import infer
 from kzoo.lite.quantize import quantize, stratified
 from kzoo.lite.recipes import RANGES
 
@@ -143,3 +144,32 @@ def test_any_method_makes_a_file_that_agrees(method, trained, digits, tmp_path):
     assert done.calibration["ranges"] == method
     assert done.calibration["images"] == 64
     assert done.agreement >= 0.95
+
+
+@pytest.mark.parametrize("hardly", [0.0, 1e-6])
+@pytest.mark.parametrize("kind", ["Conv2D", "DepthwiseConv2D", "Dense", "mean"])
+def test_what_hardly_any_image_excites_runs(kind, hardly, digits, tmp_path):
+    """XNNPACK refuses files of steps too far apart."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 1), name="image")
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="first")(image)
+    options = {"bias_initializer": keras.initializers.Constant(-1e5), "name": "dead"}
+    if kind == "Dense":
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.Dense(8, activation="relu", **options)(x)
+    elif kind != "mean":
+        size = (8, 3) if kind == "Conv2D" else (3,)
+        x = getattr(keras.layers, kind)(*size, activation="relu", **options)(x)
+    if hardly:
+        x = keras.layers.Rescaling(1.0, hardly)(x)
+    if kind != "Dense":
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(image, keras.layers.Dense(10, bias_initializer="normal", name="head")(x))
+    quantize(model, tmp_path / "m.tflite", calibrate=digits, head="logits")
+    expected = model.predict(digits.images[:8].astype(np.float32), verbose=0)
+    (found,) = infer((tmp_path / "m.tflite").read_bytes(), digits.images[:8], 1)
+    # Where a step may not be as fine as the logits are: two in a row that nothing excites.
+    share = 0.15 if kind == "Dense" else 0.05
+    assert np.abs(found - expected).max() < share * np.abs(expected).max()
