@@ -135,6 +135,7 @@ def _by_litert(
 
     from kzoo.lite import flatbuffer
 
+    _large_kernels()
     manager, every = RecipeManager(), {"regex": ".*", "operation_name": Operation.ALL_SUPPORTED}
     if name == "fp16":
         manager.add_weight_only_config(
@@ -163,6 +164,30 @@ def _by_litert(
     except (RuntimeError, ValueError) as error:
         raise BadInputError(f"litert-quantizer refuses the model: {error}") from error
     return _any_scale(made) if name == "int16x8" else made
+
+
+def _large_kernels() -> None:
+    """Lets litert-quantizer 0.11 round convolutions' kernels of over 32 MiB.
+
+    It takes them in pieces as matrices, with steps that still have four axes, and fails. The
+    quantizer runs in a process of its own, which this changes.
+    """
+    from dataclasses import replace
+
+    from litert_quantizer.algorithms.uniform_quantize import uniform_quantize_tensor as module
+
+    rounded = module.uniform_quantize
+    if getattr(rounded, "as_matrices", False):
+        return
+
+    def as_matrices(tensor, steps, blocks=False):
+        if tensor.ndim <= 2 or blocks or steps.quantized_dimension != 0:
+            return rounded(tensor, steps, blocks)
+        flat = replace(steps, scale=steps.scale.ravel(), zero_point=steps.zero_point.ravel())
+        return rounded(tensor.reshape(len(tensor), -1), flat).reshape(tensor.shape)
+
+    as_matrices.as_matrices = True
+    module.uniform_quantize = as_matrices
 
 
 def _any_scale(data: bytes) -> bytes:

@@ -11,6 +11,7 @@ from kzoo.lite.check import check
 from kzoo.lite.inspect import inspect
 from kzoo.lite.quantize import quantize
 from kzoo.lite.recipes import RECIPES
+from kzoo.lite.tensors import kernel
 from kzoo.network.model_file import save_model
 from kzoo.zoo.build import build
 
@@ -60,6 +61,26 @@ def test_weights_have_the_bits_of_the_recipe(recipe, made, lite_float):
     computed = KERNELS.get(recipe, "float32")
     assert done.contents.operators[f"CONV_2D {computed}"] == 2
     assert done.contents.operators[f"FULLY_CONNECTED {computed}"] == 3
+
+
+@pytest.mark.parametrize(("recipe", "levels"), [("weights8", 127), ("int4", 7)])
+def test_kernels_of_over_32_mib_are_rounded_as_others(recipe, levels, tmp_path):
+    """litert-quantizer takes them in pieces."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((2, 2, 1024), name="image")
+    wide = keras.layers.Conv2D(1024, 3, padding="same", use_bias=False, name="wide")
+    x = keras.layers.GlobalAveragePooling2D()(wide(image))
+    model = keras.Model(image, keras.layers.Dense(2, name="head")(x))
+    quantize(model, tmp_path / "m.tflite", recipe=recipe)
+    kept = flatbuffer.parse((tmp_path / "m.tflite").read_bytes())
+    wanted = np.asarray(wide.kernel).transpose(3, 0, 1, 2)
+    found = [kernel(kept, tensor) for tensor in kept.subgraphs[0].tensors
+             if [*tensor.shape] == [*wanted.shape]]  # fmt: skip
+    largest = np.abs(wanted).max(axis=(1, 2, 3), keepdims=True)
+    assert any(np.all(np.abs(each - wanted) <= 0.51 * largest / levels)
+               for each in found if each is not None)  # fmt: skip
 
 
 @pytest.mark.parametrize("recipe", WEIGHTS)
