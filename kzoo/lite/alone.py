@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from kzoo.learn.evaluate import softmax
 from kzoo.lite import flatbuffer
@@ -17,15 +20,20 @@ MOST_SPARED = 8
 def one_at_a_time(data, rounded, pairs, integer, ranges, rows, images, feed, expected, progress):
     """Adds to the rows what an operator costs alone, and what is left without it.
 
-    Its kernel is rounded, and what it writes; not what it reads, which is of those before.
+    Its kernel and bias become the file's, whose biases may be corrected for its kernels, and what
+    it writes is rounded; not what it reads, which is of those before.
     """
     float_model, int_model = flatbuffer.parse(data), flatbuffer.parse(rounded)
     made = {}
     for (a, b), row in zip(pairs, rows, strict=True):
         op, other = (m.subgraphs[0].operators[i] for m, i in ((float_model, a), (int_model, b)))
-        kernels = kernels_of(float_model, op, int_model, other)
         scale = integer.scale(int(other.outputs[0])) if int(op.outputs[0]) in ranges else None
-        made[row["tensor"]] = (a, scale, None if kernels is None else kernels[1])
+        became = {}
+        for place in (1, 2):
+            both = constants_of(float_model, op, int_model, other, place)
+            if both is not None:
+                became[place] = both[1]
+        made[row["tensor"]] = (a, scale, became)
     chosen = [row for row in rows if not row["float"]]
     chosen = sorted(chosen, key=lambda row: row["sqnr_db"])[:MOST_ALONE]
 
@@ -43,23 +51,30 @@ def one_at_a_time(data, rounded, pairs, integer, ranges, rows, images, feed, exp
         progress("all but one", number + 1, len(worst))
 
 
-def _rounded_at(data: bytes, places: list[tuple[int, tuple[float, int] | None, object]]) -> bytes:
+def _rounded_at(
+    data: bytes, places: list[tuple[int, tuple[float, int] | None, dict[int, np.ndarray]]]
+) -> bytes:
     """A float file in which some operators have rounded kernels and round what they write.
 
     Args:
         data: the file.
         places: of each the operator's number, (scale, zero point) of what it writes or None, and
-            its kernel or None.
+            its kernel and bias by the number of the input.
     """
     model = flatbuffer.parse(data)
     graph = model.subgraphs[0]
     codes = [flatbuffer.add_operator_code(model, name) for name in ("QUANTIZE", "DEQUANTIZE")]
     behind = {}
-    for number, scale, values in places:
+    for number, scale, constants in places:
         op = graph.operators[number]
-        if values is not None:
-            tensor = graph.tensors[op.inputs[1]]
-            model.buffers[tensor.buffer].data = values.astype(np.float32).view(np.uint8).ravel()
+        for place, values in constants.items():
+            buffer = schema.BufferT()  # its own, where others have the same constant
+            buffer.data = values.astype(np.float32).view(np.uint8).ravel()
+            tensor = copy.copy(graph.tensors[op.inputs[place]])
+            tensor.buffer = len(model.buffers)
+            model.buffers.append(buffer)
+            op.inputs = [*op.inputs[:place], len(graph.tensors), *op.inputs[place + 1 :]]
+            graph.tensors.append(tensor)
         if scale is not None:
             behind[number] = flatbuffer.add_rounding(model, int(op.outputs[0]), scale, codes)
     kept = []
@@ -69,13 +84,15 @@ def _rounded_at(data: bytes, places: list[tuple[int, tuple[float, int] | None, o
     return flatbuffer.serialize(model)
 
 
-def kernels_of(model, op, other, rounded) -> tuple[np.ndarray, np.ndarray] | None:
-    """A kernel's values in the float file, and what they became in the other."""
+def constants_of(model, op, other, rounded, place=1) -> tuple[np.ndarray, np.ndarray] | None:
+    """The values of a kernel, or of the bias at place 2, and what they became in the other file."""
     if flatbuffer.operator(model, op) not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return None
     found = []
     for each, one in ((model, op), (other, rounded)):
-        found.append(kernel(each, each.subgraphs[0].tensors[one.inputs[1]]))
+        if len(one.inputs) <= place or one.inputs[place] < 0:
+            return None
+        found.append(kernel(each, each.subgraphs[0].tensors[one.inputs[place]]))
     a, b = found
     return None if a is None or b is None or a.shape != b.shape else (a, b)
 

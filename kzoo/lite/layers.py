@@ -13,7 +13,7 @@ import numpy as np
 
 from kzoo.errors import BadInputError
 from kzoo.lite import flatbuffer
-from kzoo.lite.alone import compared, kernels_of, one_at_a_time
+from kzoo.lite.alone import compared, constants_of, one_at_a_time
 from kzoo.lite.interpret import ENCODINGS
 from kzoo.lite.pixels import front
 from kzoo.lite.source import source
@@ -178,7 +178,7 @@ def _rows(data: bytes, rounded: bytes, pairs, found: dict[int, dict]) -> list[di
                 "channel_ratio": float(width[widest] / max(np.median(width), 1e-12)),
                 "gate": _gate(graph, op, flatbuffer.operator(model, op)),
                 "swish": _swish(model, op),
-                "weights_db": _weights(kernels_of(model, op, other, rounded_op)),
+                "weights_db": _weights(constants_of(model, op, other, rounded_op)),
             }
         )
     return rows

@@ -84,9 +84,12 @@ class Runner:
 
 
 def kernel(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
-    """A float, int8 or int4 kernel's values in real numbers, float64; None of another one."""
+    """A kernel's or bias' values in real numbers, float64; None of what has no scale or no data."""
     data, dtype = model.buffers[tensor.buffer].data, flatbuffer.DTYPES[tensor.type]
-    if data is None or dtype not in ("float32", "float16", "int8", "int4"):
+    if data is None or dtype not in ("float32", "float16", "int32", "int8", "int4"):
+        return None
+    about = tensor.quantization
+    if dtype.startswith("int") and (about is None or about.scale is None or not len(about.scale)):
         return None
     values = np.frombuffer(bytes(data), "int8" if dtype == "int4" else dtype)
     if dtype == "int4":  # two in a byte, the lower one first; a last one may be none
@@ -94,7 +97,7 @@ def kernel(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
     values = values.reshape(tensor.shape).astype(np.float64)
     if dtype.startswith("float"):
         return values
-    steps, axis = np.asarray(tensor.quantization.scale), tensor.quantization.quantizedDimension
+    steps, axis = np.asarray(about.scale), about.quantizedDimension
     shape = [-1 if i == axis else 1 for i in range(values.ndim)]
     return values * (steps.reshape(shape) if len(steps) > 1 else steps)
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from kzoo.cli import cli
 from kzoo.errors import BadInputError, UsageError
+from kzoo.lite import flatbuffer
 from kzoo.lite.localize import localize
 from kzoo.lite.quantize import quantize
 
@@ -46,6 +47,32 @@ def test_a_sound_file_has_no_finding_of_its_calibration(spoilt, tinted):
     kernels = [row for row in found.layers if row["weights_db"] is not None]
     assert len(kernels) == 7
     assert all(row["weights_db"] > 30 and row["sqnr_db"] > 15 for row in kernels)
+
+
+def test_biases_are_the_files(spoilt, tinted, tmp_path):
+    model, file = spoilt("sound")
+    content = flatbuffer.parse(file.read_bytes())
+    graph = content.subgraphs[0]
+    (name,) = {
+        str(graph.tensors[op.outputs[0]].name, "utf8")
+        for op in graph.operators
+        if flatbuffer.operator(content, op) == "FULLY_CONNECTED"
+    }
+    before = {row["tensor"]: row["alone"] for row in _rows(file, model, tinted)}
+    for op in graph.operators:
+        if flatbuffer.operator(content, op) == "FULLY_CONNECTED":
+            bias = graph.tensors[op.inputs[2]]
+            values = np.frombuffer(bytes(content.buffers[bias.buffer].data), np.int32).copy()
+            values[0] += int(2 / bias.quantization.scale[0])
+            content.buffers[bias.buffer].data = values.view(np.uint8)
+    (tmp_path / "moved.tflite").write_bytes(flatbuffer.serialize(content))
+    after = {row["tensor"]: row["alone"] for row in _rows(tmp_path / "moved.tflite", model, tinted)}
+    assert after.pop(name) > 10 * before.pop(name)  # its bias is off
+    assert after == before
+
+
+def _rows(file, model, data) -> list[dict]:
+    return [row for row in localize(file, against=model, data=data).layers if "alone" in row]
 
 
 def test_a_file_of_another_converter_is_matched_by_its_operators(spoilt, tinted, tmp_path):
