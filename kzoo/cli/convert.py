@@ -121,9 +121,9 @@ def _preprocessing(told: dict) -> str:
     names = ", ".join(told["operators"])
     if "latency_share" not in told:
         return names
-    return (
-        f"{names}: {100 * told['latency_share']:.1f} % of the latency on this machine, one thread"
-    )
+    share = told["latency_share"]
+    part = f"{100 * share:.1f} %" if share else "too little to measure"
+    return f"{names}: {part} of the latency on this machine, one thread"
 
 
 def trials_text(tried: list[dict]) -> str:
@@ -151,7 +151,8 @@ def _calibrated(told: dict) -> str:
         return "ranges of the training"
     parts = []
     if "ranges" in told:
-        moved = f"the ranges moved {100 * told['moved']:.1f} % from half of them"
+        what = "ranges" if told["ranges"] in ("minmax", "average") else "extremes"
+        moved = f"the {what} moved {100 * told['moved']:.1f} % from half of them"
         parts = [f"{told['images']} images, {told['ranges']}", moved]
     if "biases" in told:
         parts.append(f"biases corrected on {told['biases']}")

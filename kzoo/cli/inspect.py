@@ -58,7 +58,10 @@ def command(file, tensors, graph, force, as_json) -> None:
             *(("signature", _signature(each)) for each in record["signatures"]),
             ("minimum runtime", record["min_runtime"]),
             ("notes", _counts(notes)),
-            ("metadata", _counts(record["metadata"])),
+            (
+                "metadata",
+                _counts({name: value for name, value in record["metadata"].items() if value}),
+            ),
             ("written", graph),
         ]
     )

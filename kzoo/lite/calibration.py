@@ -59,13 +59,14 @@ def calibrated(
             squared error of 8 bits (Banner et al. 2019, arXiv:1810.05723, section 3: what is
             clipped, and a twelfth of the squared step for what is not); "kl", the one whose
             rounded histogram diverges least (Migacz 2017, GTC S7310).
-        samples: how many images; by default 32 and twice as many until the ranges move by
+        samples: how many images; by default 32 and twice as many until they move by
             less than 2 %, at most 512 or as many as there are.
         progress: called for every image.
 
     Returns:
         (low, high) by the tensor's index, and ``{"ranges", "images", "moved"}``: the last is how
-        far the ranges moved on average from half of the images to all, as a share of them.
+        far the ranges (of the other methods, the extremes) moved on average from half of the
+        images to all, as a share of them.
     """
     from kzoo.lite.tensors import Runner
 

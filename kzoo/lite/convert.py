@@ -18,6 +18,7 @@ from kzoo.data.dataset import Dataset
 from kzoo.errors import BadInputError, UsageError, nearest
 from kzoo.files import atomic, existing, new_output
 from kzoo.learn.inputs import matching_classes, matching_images
+from kzoo.lite.classify import least_probability
 from kzoo.lite.inspect import Contents, inspect
 from kzoo.lite.interpret import lite_outputs
 from kzoo.network.model_file import checked_notes, functional, read_notes, save_model
@@ -80,7 +81,7 @@ def convert(
     io: str = "uint8",
     head: str = "probabilities",
     normalize: Sequence[Sequence[float]] | None = None,
-    frame: tuple[int, int] | None = None,
+    frame: int | tuple[int, int] | None = None,
     sparse: bool = False,
     force: bool = False,
     progress: Progress = silent,
@@ -96,8 +97,8 @@ def convert(
         head: "probabilities" (a softmax is added behind logits) or "logits".
         normalize: (mean, std), of a network or .tflite from elsewhere that takes
             (pixel - mean) / std and does not tell so.
-        frame: (height, width) of a camera's images: the file takes these, and cuts out and scales
-            the middle itself, see `kzoo.lite.pixels.with_frame`.
+        frame: (height, width) of a camera's images, or both in one number: the file takes these,
+            and cuts out and scales the middle itself, see `kzoo.lite.pixels.with_frame`.
         sparse: keep of kernels that are mostly zeros (see `kzoo.prune`) the others alone. The file
             is smaller and no faster: runtimes unpack it as they load it.
         force: overwrite.
@@ -158,9 +159,9 @@ def write_lite(
             first, its = against
             outputs, _ = model_outputs(first, first, given, np.arange(len(np.load(given))), its)
             np.save(f"{work}/expected.npy", outputs)
-        compared = _compare(temporary, work, made, quantization)
-        progress(name, 2, 3)
         contents = inspect(temporary, packed=False)
+        compared = _compare(temporary, work, made, quantization, least_probability(contents))
+        progress(name, 2, 3)
     progress(name, 3, 3)
     return Conversion(
         output=str(output),
@@ -269,14 +270,15 @@ def model_outputs(
         return np.load(f"{folder}/expected.npy"), probabilities_only
 
 
-def _compare(file: Path, work: str, made: dict, quantization: str) -> dict:
+def _compare(file: Path, work: str, made: dict, quantization: str, least: float) -> dict:
     """Runs the new file in a fresh child on the images that the converter ran Keras on."""
     expected = np.load(f"{work}/expected.npy")
     found, logits = lite_outputs(file, f"{work}/images.npy", np.arange(len(expected)))
-    if made["probabilities_only"]:
-        expected, logits = (np.log(np.maximum(values, 1e-7)) for values in (expected, found))
-    elif logits is None:
+    if made["probabilities_only"] or logits is None:
         logits = found
+    same = expected.argmax(1) == logits.argmax(1)
+    if made["probabilities_only"]:
+        expected, logits = (np.log(np.maximum(values, least)) for values in (expected, found))
     if not np.isfinite(logits).all():
         raise BadInputError(
             "the converted file gives NaN or infinity; has the model NaN in its weights?"
@@ -289,6 +291,6 @@ def _compare(file: Path, work: str, made: dict, quantization: str) -> dict:
         )
     return {
         "max_logit_error": error,
-        "agreement": float((logits.argmax(1) == expected.argmax(1)).mean()),
+        "agreement": float(same.mean()),
         "compared": made["compared"],
     }

@@ -50,7 +50,7 @@ def quantize(
     io: str | None = None,
     head: str = "probabilities",
     normalize: Sequence[Sequence[float]] | None = None,
-    frame: tuple[int, int] | None = None,
+    frame: int | tuple[int, int] | None = None,
     cost: Callable[[Path, Path], float] | None = None,
     seed: int = 0,
     force: bool = False,

@@ -27,6 +27,7 @@ from kzoo.lite.recipes import RECIPES
 from kzoo.lite.source import source
 from kzoo.network.model_file import gives_probabilities
 from kzoo.progress import Progress, silent
+from kzoo.registry import pair
 
 COMPARED = 8
 
@@ -43,7 +44,7 @@ def translate(
     samples: int | None = None,
     exclude: Sequence[str] = (),
     normalize: Sequence[Sequence[float]] | None = None,
-    frame: Sequence[int] | None = None,
+    frame: int | Sequence[int] | None = None,
     sparse: bool = False,
     progress: Progress = silent,
 ) -> dict:
@@ -107,6 +108,7 @@ def translate(
     gives = "logits" if head == "logits" and not made_of.probabilities else "probabilities"
     crop = notes.get("crop", 1.0)
     if frame:
+        frame = pair(frame)
         plain, data = data, pixels.with_frame(data, frame, crop)
         frame = frame if data != plain else None
     if frame:

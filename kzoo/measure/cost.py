@@ -140,7 +140,7 @@ def preprocessing_share(file: str | os.PathLike, progress: Progress = silent) ->
         rest = Path(folder, "rest.tflite")
         if not call("kzoo.lite.pixels:without_front", file=str(file), output=str(rest)):
             return 0.0
-        return max(0.0, 1 - file_share(rest, file, pairs=1, progress=progress))
+        return max(0.0, 1 - file_share(rest, file, progress=progress))
 
 
 def p50(file: Path) -> float:

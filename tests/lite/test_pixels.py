@@ -129,6 +129,8 @@ def test_a_frame_has_pixels(trained, digits, tmp_path):
     with pytest.raises(UsageError, match="no frame"):
         quantize(trained, tmp_path / "a.tflite", calibrate=digits, recipe="mixed", frame=(64, 64))
     assert not list(tmp_path.iterdir())
+    one = convert(trained, tmp_path / "a.tflite", frame=64)
+    assert one.contents.input["shape"][1:3] == [64, 64]
 
 
 def test_a_frame_is_compared_with_an_image_in_its_middle(made):

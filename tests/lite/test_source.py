@@ -128,6 +128,26 @@ def test_probabilities_are_given_whatever_it_ends_in(head, elsewhere, photos, tm
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_probabilities_under_a_step_of_the_output_are_no_error(photos, tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, 2, activation="relu")(image)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    sure = keras.initializers.RandomNormal(0, 30)
+    net = keras.Model(image, keras.layers.Dense(10, "softmax", kernel_initializer=sure)(x))
+    net.save(tmp_path / "sure.keras")
+    done = quantize(
+        tmp_path / "sure.keras",
+        tmp_path / "sure.tflite",
+        calibrate=photos,
+        normalize=([0.0], [255.0]),
+    )
+    assert net.predict(photos.images[:8] / 255, verbose=0).min() < 1e-5
+    assert done.max_logit_error < 1
+
+
 def test_check_and_localize_compare_with_the_file(elsewhere, photos, tmp_path):
     path, normalize = tmp_path / "int8.tflite", ([127.5], [127.5])
     quantize(elsewhere(), path, calibrate=photos, normalize=normalize)
