@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from kzoo.doctor import NEEDED
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -53,6 +55,13 @@ def test_every_file_that_is_no_code_is_package_data():
             package = ".".join(path.relative_to(ROOT).parent.parts)
             patterns = setup["options.package_data"].get(package, "").split()
             assert f"*{path.suffix}" in [each.rstrip(",") for each in patterns], path
+
+
+def test_the_doctor_looks_for_what_pip_installs():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    asked = setup["options"]["install_requires"].split()
+    assert {requirement.split(">=")[0] for requirement in asked} == NEEDED.keys()
 
 
 @pytest.fixture(scope="module")

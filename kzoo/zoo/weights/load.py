@@ -59,9 +59,15 @@ class Pretrained:
     complete: bool
 
     def notes_of_file(self, asked: str) -> dict:
-        """What a model's file tells of them, by the name that they were asked for."""
+        """What a model's file tells of them, by the name that they were asked for.
+
+        Of a file its own name alone: the folders of this machine go nobody anything.
+        """
         source = self.source
-        return {"weights": asked, "licence": source.licence if source and source.labels else ""}
+        return {
+            "weights": Path(asked).name,
+            "licence": source.licence if source and source.labels else "",
+        }
 
     def record(self) -> dict:
         """Where the weights are from, as JSON values."""
