@@ -73,7 +73,7 @@ def main() -> None:
             header=["", "agreement int8", "mixed", "divergence int8", "mixed", "latency", "float"],
             cells=[
                 [
-                    Path(name).stem,
+                    f"{Path(name).stem}, {'trained' if '.keras' in name else 'random weights'}",
                     *(f"{100 * row[kind]['agreement']:.1f} %" for kind in ("int8", "mixed")),
                     *(f"{row[kind]['divergence']:.4f}" for kind in ("int8", "mixed")),
                     f"{row['latency']:.3f}",
