@@ -4,7 +4,8 @@ Of each network the same architecture, with random weights: built by kzoo, conve
 by it; and built by keras.applications, exported by ``model.export(format="litert")``, and made int8
 by TensorFlow's default post-training quantization. All take pixels: those of keras.applications
 that leave their normalization to the caller get kzoo's layer in front. All four files are measured
-in turns, one thread, each time in a fresh process; a ratio is kzoo's median over theirs.
+in turns, one thread, each time in a fresh process. A ratio is kzoo's over theirs: the median of all
+rounds, and the least and the most.
 
     python tools/bench/export.py [NAME ...] [--rounds 3] [--json FILE]
 """
@@ -41,23 +42,25 @@ CALIBRATION = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=[*NAMES])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     rows = []
-    print(f"{'':20s} {'float kzoo':>11s} {'theirs':>8s} {'ratio':>6s}", end="")
-    print(f" {'int8 kzoo':>10s} {'theirs':>8s} {'ratio':>6s}   (ms, median)")
+    print(f"{'':20s} {'float kzoo':>11s} {'theirs':>8s} {'ratio':>22s}", end="")
+    print(f" {'int8 kzoo':>10s} {'theirs':>8s} {'ratio':>22s}   (ms, median)")
     for name in options.names:
         with tempfile.TemporaryDirectory() as folder, silenced():
             files = made(name, Path(folder))
             times = timed(files, options.rounds)
-        row = {kind: statistics.median(each) for kind, each in times.items()}
         cells = [name.ljust(20)]
         for kind, width in (("float32", 11), ("int8", 10)):
-            ours, theirs = row[f"kzoo {kind}"], row[f"keras {kind}"]
-            cells += [f"{ours:{width}.3f}", f"{theirs:8.3f}", f"{ours / theirs:6.3f}"]
+            ours, theirs = times[f"kzoo {kind}"], times[f"keras {kind}"]
+            ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+            told = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            medians = map(statistics.median, (ours, theirs))
+            cells += [*(f"{each:{width}.3f}" for each in medians), f"{told:>22s}"]
         print(" ".join(cells), flush=True)
         rows.append([cell.strip() for cell in cells])
         if options.json:  # after each, as all take long
@@ -66,7 +69,8 @@ def main() -> None:
                 title="latency beside keras.applications and Keras' export",
                 header=["ms", "float kzoo", "theirs", "ratio", "int8 kzoo", "theirs", "ratio"],
                 cells=rows,
-                note=f"Random weights, one thread, medians of {options.rounds} alternated rounds.",
+                note=f"Random weights, one thread, {options.rounds} alternated rounds: medians, and "
+                "of a round's ratio the least and the most.",
             )
 
 
