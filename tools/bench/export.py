@@ -7,7 +7,7 @@ that leave their normalization to the caller get kzoo's layer in front. All four
 in turns, one thread, each time in a fresh process. A ratio is kzoo's over theirs: the median of all
 rounds, and the least and the most.
 
-    python tools/bench/export.py [NAME ...] [--rounds 3] [--json FILE]
+    python tools/bench/export.py [NAME ...] [--rounds 5] [--json FILE]
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def main() -> None:
                 title="latency beside keras.applications and Keras' export",
                 header=["ms", "float kzoo", "theirs", "ratio", "int8 kzoo", "theirs", "ratio"],
                 cells=rows,
-                note=f"Random weights, one thread, {options.rounds} alternated rounds: medians, and "
-                "of a round's ratio the least and the most.",
+                note=f"Random weights, one thread, {options.rounds} alternated rounds: medians, "
+                "and of a round's ratio the least and the most.",
             )
 
 
