@@ -27,7 +27,6 @@ from kzoo.lite.recipes import RECIPES
 from kzoo.lite.source import source
 from kzoo.network.model_file import gives_probabilities
 from kzoo.progress import Progress, silent
-from kzoo.registry import pair
 
 COMPARED = 8
 
@@ -108,7 +107,7 @@ def translate(
     gives = "logits" if head == "logits" and not made_of.probabilities else "probabilities"
     crop = notes.get("crop", 1.0)
     if frame:
-        frame = pair(frame)
+        frame = (frame, frame) if isinstance(frame, int) else frame
         plain, data = data, pixels.with_frame(data, frame, crop)
         frame = frame if data != plain else None
     if frame:
