@@ -128,7 +128,8 @@ def _by(model: schema.ModelT, op: schema.OperatorT, tensor: int) -> np.ndarray |
     values = np.frombuffer(bytes(raw), np.float32)
     if (values == values[0]).all():
         return values[:1]
-    return values if len(values) == graph.tensors[tensor].shape[-1] else None
+    fits = [*other.shape][-1:] == [len(values)] == [graph.tensors[tensor].shape[-1]]
+    return values if fits else None
 
 
 def _reading(graph: schema.SubGraphT, tensor: int) -> list[schema.OperatorT]:

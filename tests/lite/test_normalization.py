@@ -97,6 +97,21 @@ def test_int8_is_no_further_from_the_network(normalized, network, tmp_path):
     assert left == ({"ADD"} if normalized == "channels" else set())
 
 
+def test_what_differs_by_place_is_no_kernel_s(tmp_path):
+    """As many columns as channels."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((3, 3, 3), name="image")
+    by_column = np.array([1.0, 2.0, 3.0], np.float32).reshape(1, 1, 3, 1)
+    x = keras.layers.Conv2D(4, 3, padding="same")(image * by_column)
+    net = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    convert(net, tmp_path / "net.tflite", io="float32", head="logits")
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 3, 3)).astype(np.float32)
+    found = infer((tmp_path / "net.tflite").read_bytes(), images, 1)[0]
+    np.testing.assert_allclose(found, np.asarray(net(images)), rtol=1e-4, atol=1e-3)
+
+
 def test_a_file_without_a_normalization_is_left_as_it_is(network, tmp_path):
     convert(network("valid", "one"), tmp_path / "net.tflite", io="float32")
     data = (tmp_path / "net.tflite").read_bytes()
