@@ -9,7 +9,7 @@ from kzoo.report.svg import escaped, text_width, tooltip
 from kzoo.report.table import scaled
 
 WIDTH, HEIGHT = 720.0, 430.0
-LEFT, RIGHT, TOP, BOTTOM = 62.0, 16.0, 14.0, 46.0
+LEFT, RIGHT, TOP, BOTTOM = 72.0, 16.0, 14.0, 46.0
 NAMED = 6
 """Dots of a roofline that are numbered."""
 BINS = 72
